@@ -1,0 +1,92 @@
+"""Exit statuses and error types; imports nothing of ours.
+
+An error carries facts (what, why, status), never a finished sentence that
+somebody would have to read back.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """Every exit status of every command; the only list of them in the code.
+
+    Part of the interface: a number keeps its meaning for good, and the ones
+    that are not listed are reserved.
+    """
+
+    NOT_REQUIRED = 0
+    BUG = 1
+    USAGE = 2
+    BAD_INPUT = 3
+    REQUIRED = 10
+    UNDETERMINED = 11
+    NOT_APPLICABLE = 12
+    INTERRUPTED = 130
+    CLOSED_PIPE = 141
+
+    @property
+    def meaning(self) -> str:
+        """What the status tells a script, as README and man page print it."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    ExitStatus.NOT_REQUIRED: (
+        "clearing is not required: it is positively safe to skip; "
+        "or a command that answers no question worked"
+    ),
+    ExitStatus.BUG: "a bug in tdxreclaim",
+    ExitStatus.USAGE: "the command line is wrong",
+    ExitStatus.BAD_INPUT: "a file is missing, unreadable or malformed, or output cannot be written",
+    ExitStatus.REQUIRED: "clearing is required",
+    ExitStatus.UNDETERMINED: "undetermined: treat as required",
+    ExitStatus.NOT_APPLICABLE: "not applicable: no TDX host to speak of",
+    ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
+    ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",
+}
+
+
+class TdxReclaimError(Exception):
+    """What a user can act on: one line, ``tdxreclaim: WHAT: WHY``.
+
+    ``what`` names the file, option or value; ``why`` is the problem with it.
+    """
+
+    kind: str = "error"
+    exit_status: ExitStatus = ExitStatus.BAD_INPUT
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what}: {why}")
+        self.what = what
+        self.why = why
+
+
+class HostReadError(TdxReclaimError):
+    """It is there and cannot be read.  ``errno`` is the kernel's, if it gave one."""
+
+    kind = "unreadable"
+
+    def __init__(self, what: str, why: str, errno: int | None = None) -> None:
+        super().__init__(what, why)
+        self.errno = errno
+
+
+class MalformedInputError(TdxReclaimError):
+    """It was read and is not what it should be."""
+
+    kind = "malformed"
+
+
+class UsageError(TdxReclaimError):
+    """An option's value, or a combination of options, that makes no sense."""
+
+    kind = "usage"
+    exit_status = ExitStatus.USAGE
+
+
+class OutputError(TdxReclaimError):
+    """The result cannot be written."""
+
+    kind = "output"

@@ -1,0 +1,1 @@
+"""What is so: reads a host, live, captured or faked, and never judges."""

@@ -1,0 +1,1 @@
+"""What follows: tables and the decision, pure functions of the facts."""
