@@ -1,0 +1,97 @@
+"""Facts that a user gave on the command line, alone or laid over a real host's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tdxreclaim.facts.cpu import CpuGroup
+from tdxreclaim.facts.evidence import NOT_GIVEN, NOT_KNOWN_OF_FAKED, Evidence, Fact, Origin
+from tdxreclaim.facts.host import HostFacts
+
+
+class FakedCpu(NamedTuple):
+    """The parts of an identity that were given; ``None`` keeps what is underneath.
+
+    ``option`` is what they were given with, for the evidence.
+    """
+
+    option: str
+    vendor: str | None = None
+    family: int | None = None
+    model: int | None = None
+    stepping: int | None = None
+
+    def over(self, group: CpuGroup) -> CpuGroup:
+        """Return *group* with the given parts; the microcode is another CPU's, and goes."""
+        return group._replace(
+            vendor=group.vendor if self.vendor is None else self.vendor,
+            family=group.family if self.family is None else self.family,
+            model=group.model if self.model is None else self.model,
+            stepping=group.stepping if self.stepping is None else self.stepping,
+            microcode=None,
+        )
+
+
+def nothing_known() -> HostFacts:
+    """Return a host of which nothing is known: what faked parts stand on by default."""
+
+    def blank(what: str) -> Evidence:
+        return Evidence(what, NOT_GIVEN, Origin.FAKED)
+
+    return HostFacts(
+        identity=blank("--cpu"),
+        architecture=None,
+        groups=(),
+        hypervisor=Fact(None, blank("host")),
+        tdx_guest=Fact(None, blank("host")),
+        tdx_host_platform=Fact(None, blank("host")),
+        movdir64b=Fact(None, blank("host")),
+        pw_mce=Fact(None, blank("host")),
+        kvm_parameter=Fact(None, blank("host")),
+        key_ids=Fact(None, blank("host")),
+        module_version=Fact(None, blank("host")),
+        log_enabled=Fact(None, blank("host")),
+        log_ready=Fact(None, blank("host")),
+        log_kexec=Fact(None, blank("host")),
+        release=Fact(None, blank("--kernel")),
+        symbols=Fact(None, blank("host")),
+        config=Fact(None, blank("host")),
+    )
+
+
+def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
+    """Return *facts* with another CPU.
+
+    What the real CPU's flags say of the silicon, and what the real kernel
+    said of it (``bugs``, the refused kexec), does not hold for another CPU and
+    becomes unknown; what they say of the host's state stays.
+    """
+    counts: dict[CpuGroup, int | None] = {}
+    for group in facts.groups or (CpuGroup(None, None, None),):
+        faked = cpu.over(group)._replace(size=None)
+        # Groups that differed in what was replaced are one now.
+        counts[faked] = (counts.get(faked) or 0) + (group.size or 0) or None
+    groups = tuple(group._replace(size=count) for group, count in counts.items())
+    shown = "; ".join(group.describe() for group in groups)
+    identity = Evidence(cpu.option, shown, Origin.FAKED)
+    gone = Evidence(cpu.option, NOT_KNOWN_OF_FAKED, Origin.FAKED)
+    return facts._replace(
+        identity=identity,
+        architecture="x86",
+        groups=groups,
+        movdir64b=Fact(None, gone),
+        pw_mce=Fact(None, gone),
+        log_kexec=Fact(None, gone),
+        cross_check=None,
+    )
+
+
+def fake_kernel(facts: HostFacts, release: str) -> HostFacts:
+    """Return *facts* with another kernel release; the real kernel's symbols do not hold for it."""
+    gone = Evidence("--kernel", NOT_KNOWN_OF_FAKED, Origin.FAKED)
+    return facts._replace(
+        release=Fact(release, Evidence("--kernel", release, Origin.FAKED)),
+        symbols=Fact(None, gone),
+        config=Fact(None, gone),
+        log_kexec=Fact(None, gone),
+    )
