@@ -1,0 +1,248 @@
+"""Facts in, decision out: must this host clear reclaimed TDX pages?
+
+Pure: no file, clock or environment is looked at.  The rules are tried in the
+order of `_RULES`; the first that fires decides, and every attempt is kept.
+What is strictest stands first, so that of processors that disagree the one
+that needs clearing decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.policy.advise import advise, judge_posture, warn
+from tdxreclaim.policy.errata import ERRATA, NO_ERRATUM_CITATIONS
+from tdxreclaim.policy.model import (
+    Citation,
+    Decision,
+    HostFinding,
+    HostState,
+    Processor,
+    Silicon,
+    SiliconFinding,
+    Verdict,
+)
+from tdxreclaim.policy.running import judge_kernel, judge_kexec, release_disagrees
+from tdxreclaim.policy.silicon import judge_silicon
+from tdxreclaim.policy.state import in_guest, judge_state
+from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdxreclaim.facts.evidence import Evidence
+    from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.policy.errata import Erratum
+    from tdxreclaim.policy.model import Step
+
+
+class _Case(NamedTuple):
+    facts: HostFacts
+    silicon: SiliconFinding
+    host: HostFinding
+
+    def with_rule(self, rule: str) -> list[Processor]:
+        return [p for p in self.silicon.processors if p.rule == rule]
+
+
+def _not_x86(case: _Case) -> Outcome:
+    if case.silicon.rule == "not-x86":
+        return fires(case.silicon.because, [case.facts.identity])
+    return passes("the architecture is x86, or not told")
+
+
+def _kernel_flag(case: _Case) -> Outcome:
+    flag = case.facts.pw_mce
+    if flag.value and case.silicon.status is not Silicon.AFFECTED:
+        return fires(
+            "the kernel has set tdx_pw_mce on this CPU, which no table here lists as affected; "
+            "the kernel's word counts",
+            [flag.evidence, case.facts.identity],
+            NO_ERRATUM_CITATIONS,
+        )
+    if flag.value:
+        return passes("the kernel has set tdx_pw_mce, and the table agrees")
+    return passes("the kernel has not set tdx_pw_mce, which alone proves nothing")
+
+
+def _guest_td(case: _Case) -> Outcome:
+    if in_guest(case.facts) and case.facts.tdx_guest.value:
+        return fires(
+            "this is a TD, which has no TDX pages to reclaim; the CPU that it sees may be "
+            "faked by the hypervisor",
+            [case.facts.tdx_guest.evidence, case.facts.identity],
+        )
+    return passes("no sign of being a TD")
+
+
+def _guest_vm(case: _Case) -> Outcome:
+    if in_guest(case.facts):
+        return fires(
+            "this is a virtual machine, which is no TDX host; the CPU that it sees may be "
+            "faked by the hypervisor",
+            [case.facts.hypervisor.evidence, case.facts.identity],
+        )
+    return passes("no sign of being a virtual machine")
+
+
+def _erratum_rule(erratum: Erratum) -> Callable[[_Case], Outcome]:
+    def test(case: _Case) -> Outcome:
+        affected = case.with_rule(erratum.id)
+        if not affected:
+            return passes(f"no processor is in the list of {erratum.id}")
+        names = ", ".join(dict.fromkeys(f"{p.codename} ({p.group.number})" for p in affected))
+        return fires(
+            f"{names} has the erratum {erratum.id}: {erratum.summary}, and {erratum.consequence}",
+            [*_identity(case), case.facts.pw_mce.evidence],
+            erratum.citations,
+        )
+
+    return test
+
+
+def _identity(case: _Case) -> list[Evidence]:
+    cross = case.facts.cross_check
+    return [case.facts.identity, *([cross.evidence] if cross else [])]
+
+
+def _cpu_unknown(case: _Case) -> Outcome:
+    vague = case.with_rule("cpu-incomplete")
+    if vague:
+        return fires(f"not every processor is known: {vague[0].because}", _identity(case))
+    if not case.silicon.processors:
+        return fires(case.silicon.because, _identity(case))
+    return passes("every processor says what it is")
+
+
+def _vendor_unknown(case: _Case) -> Outcome:
+    for processor in case.with_rule("vendor-unknown"):
+        return fires(
+            f"{processor.because}, so it may be Intel's with its name garbled", _identity(case)
+        )
+    return passes("the vendor is a known one")
+
+
+def _vendors_differ(case: _Case) -> Outcome:
+    vendors = {p.group.vendor for p in case.silicon.processors}
+    if len(vendors) > 1:
+        return fires(
+            f"{len(vendors)} vendors in one machine: the facts are corrupted or mixed",
+            _identity(case),
+        )
+    return passes("one vendor")
+
+
+def _not_intel(case: _Case) -> Outcome:
+    others = case.with_rule("not-intel")
+    if others:
+        return fires(others[0].because, _identity(case))
+    return passes("the vendor is Intel")
+
+
+def _unlisted(case: _Case) -> list[Processor]:
+    return [p for p in case.silicon.processors if p.rule in ("cpu-unlisted", "no-movdir64b")]
+
+
+def _no_movdir64b(case: _Case) -> Outcome:
+    without = case.with_rule("no-movdir64b")
+    if without and len(without) == len(case.silicon.processors):
+        return fires(without[0].because, [case.facts.movdir64b.evidence, *_identity(case)])
+    return passes("it has MOVDIR64B, or is a known TDX CPU, or that is not told")
+
+
+def _no_tdx_sign(case: _Case) -> Outcome:
+    unlisted = _unlisted(case)
+    alone = bool(unlisted) and len(unlisted) == len(case.silicon.processors)
+    if alone and case.host.state is HostState.OFF:
+        return fires(
+            f"{unlisted[0].because}, and the host shows no sign of TDX: {case.host.because}",
+            [*_identity(case), case.facts.tdx_host_platform.evidence],
+        )
+    return passes("a known TDX CPU, or the host is not known to be without TDX")
+
+
+def _cpu_unlisted(case: _Case) -> Outcome:
+    unlisted = _unlisted(case)
+    if unlisted:
+        return fires(
+            f"{unlisted[0].because}, and what else is known does not settle it",
+            [*_identity(case), case.facts.pw_mce.evidence, case.facts.tdx_host_platform.evidence],
+        )
+    return passes("every processor is listed, or settled by the kernel's own list")
+
+
+def _closed_list(case: _Case) -> Outcome:
+    settled = case.with_rule("kernel-closed-list")
+    if settled:
+        evidence = [case.facts.tdx_host_platform.evidence, case.facts.pw_mce.evidence]
+        return fires(settled[0].because, [*evidence, *_identity(case)], NO_ERRATUM_CITATIONS)
+    return passes("every processor is listed")
+
+
+def _no_erratum(case: _Case) -> Outcome:
+    processor = case.silicon.processors[0]
+    return fires(processor.because, _identity(case), NO_ERRATUM_CITATIONS)
+
+
+_RULES: tuple[tuple[str, Callable[[_Case], Outcome], Verdict], ...] = (
+    ("not-x86", _not_x86, Verdict.NOT_APPLICABLE),
+    ("kernel-flag", _kernel_flag, Verdict.CLEAR_REQUIRED),
+    ("guest-td", _guest_td, Verdict.NOT_APPLICABLE),
+    ("guest-vm", _guest_vm, Verdict.NOT_APPLICABLE),
+    *((erratum.id, _erratum_rule(erratum), Verdict.CLEAR_REQUIRED) for erratum in ERRATA),
+    ("cpu-unknown", _cpu_unknown, Verdict.UNDETERMINED),
+    ("vendor-unknown", _vendor_unknown, Verdict.UNDETERMINED),
+    ("vendors-differ", _vendors_differ, Verdict.UNDETERMINED),
+    ("not-intel", _not_intel, Verdict.NOT_APPLICABLE),
+    ("no-movdir64b", _no_movdir64b, Verdict.NOT_APPLICABLE),
+    ("no-tdx-sign", _no_tdx_sign, Verdict.NOT_APPLICABLE),
+    ("cpu-unlisted", _cpu_unlisted, Verdict.UNDETERMINED),
+    ("kernel-closed-list", _closed_list, Verdict.CLEAR_NOT_REQUIRED),
+    ("no-erratum", _no_erratum, Verdict.CLEAR_NOT_REQUIRED),
+)
+VERDICT_RULES = tuple(rule for rule, _, _ in _RULES)
+
+
+def decide(facts: HostFacts) -> Decision:
+    """Return the decision, with all that was weighed for it."""
+    silicon = judge_silicon(facts)
+    host, state_steps = judge_state(facts)
+    kernel, kernel_steps = judge_kernel(facts)
+
+    tests = [(rule, test) for rule, test, _ in _RULES]
+    decided, steps = try_rules(tests, _Case(facts, silicon, host))
+    verdict = next(verdict for rule, _, verdict in _RULES if rule == decided.rule)
+
+    kernel = judge_kexec(facts, kernel, verdict, silicon.status, host.state)
+    posture, posture_because = judge_posture(verdict, host, kernel)
+    weighed = (*steps, *state_steps, *kernel_steps)
+    return Decision(
+        verdict=verdict,
+        rule=decided.rule,
+        because=decided.because,
+        posture=posture,
+        posture_because=posture_because,
+        silicon=silicon,
+        host=host,
+        kernel=kernel,
+        advice=advise(verdict, decided.rule, posture, host, kernel),
+        warnings=warn(
+            facts, silicon, host, kernel, release_disagrees=release_disagrees(facts, kernel)
+        ),
+        evidence=_evidence(facts, weighed),
+        citations=_citations(weighed),
+        weighed=weighed,
+    )
+
+
+def _evidence(facts: HostFacts, weighed: tuple[Step, ...]) -> tuple[Evidence, ...]:
+    """Return everything that was looked at on the way, once, in that order."""
+    pieces = [facts.identity, *(piece for step in weighed for piece in step.evidence)]
+    if facts.log_kexec.value:
+        pieces.append(facts.log_kexec.evidence)
+    return tuple(dict.fromkeys((*pieces, *facts.notes)))
+
+
+def _citations(weighed: tuple[Step, ...]) -> tuple[Citation, ...]:
+    """Return the sources of the rules that fired, once."""
+    return tuple(dict.fromkeys(c for step in weighed if step.fired for c in step.citations))

@@ -1,0 +1,188 @@
+"""The words of an answer.  The values of the enums are public: every format prints them."""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from tdxreclaim.errors import ExitStatus
+from tdxreclaim.facts.cpu import CpuGroup
+from tdxreclaim.facts.evidence import Evidence, Origin
+
+
+class Verdict(StrEnum):
+    """Must this host clear reclaimed TDX pages?"""
+
+    CLEAR_REQUIRED = "clear-required"
+    CLEAR_NOT_REQUIRED = "clear-not-required"
+    UNDETERMINED = "undetermined"
+    NOT_APPLICABLE = "not-applicable"
+
+    @property
+    def exit_status(self) -> ExitStatus:
+        """The status that `check` ends with."""
+        return _EXIT_STATUS[self]
+
+    @property
+    def must_clear(self) -> bool | None:
+        """Whether a careful host clears; ``None`` where the question does not arise."""
+        return _MUST_CLEAR[self]
+
+
+_EXIT_STATUS = {
+    Verdict.CLEAR_REQUIRED: ExitStatus.REQUIRED,
+    Verdict.CLEAR_NOT_REQUIRED: ExitStatus.NOT_REQUIRED,
+    Verdict.UNDETERMINED: ExitStatus.UNDETERMINED,
+    Verdict.NOT_APPLICABLE: ExitStatus.NOT_APPLICABLE,
+}
+_MUST_CLEAR = {
+    Verdict.CLEAR_REQUIRED: True,
+    Verdict.CLEAR_NOT_REQUIRED: False,
+    Verdict.UNDETERMINED: True,
+    Verdict.NOT_APPLICABLE: None,
+}
+
+
+class Silicon(StrEnum):
+    """What the tables say of the processors."""
+
+    AFFECTED = "affected"
+    NOT_AFFECTED = "not-affected"
+    NO_TDX = "no-tdx"
+    UNKNOWN = "unknown"
+
+
+class HostState(StrEnum):
+    """How far TDX is brought up on the host."""
+
+    GUEST = "guest"
+    OFF = "off"
+    BIOS_ENABLED = "bios-enabled"
+    INITIALIZED = "initialized"
+    UNKNOWN = "unknown"
+
+
+class Clearing(StrEnum):
+    """What a kernel does with a private page that it took back."""
+
+    ALWAYS = "clears-always"
+    ON_ERRATUM = "clears-on-erratum"
+    NO_TDX_HOST = "no-tdx-host"
+    UNKNOWN = "unknown"
+
+
+class Kexec(StrEnum):
+    """What the erratum does to kexec, and so to kdump, under a kernel."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    NOT_BUILT = "not-built"
+    AFTER_DISABLE = "allowed-after-disable"
+    UNKNOWN = "unknown"
+
+
+class Posture(StrEnum):
+    """What follows for this host from its verdict, TDX state and kernel."""
+
+    CLEARS_AS_REQUIRED = "clears-as-required"
+    CLEARS_NEEDLESSLY = "clears-needlessly"
+    SKIPS_SAFELY = "skips-safely"
+    AT_RISK = "at-risk"
+    IDLE = "idle"
+    UNKNOWN = "unknown"
+    NOT_APPLICABLE = "not-applicable"
+
+
+class Certainty(StrEnum):
+    """How well a table row is known; an unverified one never becomes a flat statement."""
+
+    VERIFIED = "verified"
+    INFERRED = "inferred"
+    UNVERIFIED = "unverified"
+
+
+class Citation(NamedTuple):
+    """A source, and the place in it that somebody can look up."""
+
+    source: str
+    locator: str
+
+    def __str__(self) -> str:
+        """Return both in one line."""
+        return f"{self.source}: {self.locator}"
+
+
+class Step(NamedTuple):
+    """A rule that was weighed: whether it fired, and the reason either way."""
+
+    rule: str
+    fired: bool
+    because: str
+    evidence: tuple[Evidence, ...] = ()
+    citations: tuple[Citation, ...] = ()
+
+
+class Processor(NamedTuple):
+    """One group of the census, judged.  ``note`` is the table's caveat about that CPU."""
+
+    group: CpuGroup
+    codename: str | None
+    silicon: Silicon
+    rule: str
+    because: str
+    note: str = ""
+
+
+class SiliconFinding(NamedTuple):
+    """The processors against the erratum table and the table of TDX CPUs."""
+
+    status: Silicon
+    rule: str
+    because: str
+    processors: tuple[Processor, ...]
+    origin: Origin
+
+
+class HostFinding(NamedTuple):
+    """The state of TDX on the host."""
+
+    state: HostState
+    rule: str
+    because: str
+    erratum_flag: bool | None
+    module_version: str | None
+    origin: Origin
+
+
+class KernelFinding(NamedTuple):
+    """What the kernel does with reclaimed pages, and with kexec."""
+
+    clearing: Clearing
+    rule: str
+    because: str
+    release: str | None
+    certainty: Certainty | None
+    kexec: Kexec
+    kexec_because: str
+    origin: Origin
+
+
+class Decision(NamedTuple):
+    """The answer and all that led to it, made in one pass.
+
+    ``rule`` and ``posture`` are stable and may be matched on; sentences are
+    for people and may be reworded any day.  ``weighed`` has every rule in the
+    order in which it was tried, the ones that did not fire included.
+    """
+
+    verdict: Verdict
+    rule: str
+    because: str
+    posture: Posture
+    posture_because: str
+    silicon: SiliconFinding
+    host: HostFinding
+    kernel: KernelFinding
+    advice: tuple[str, ...]
+    warnings: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
+    citations: tuple[Citation, ...]
+    weighed: tuple[Step, ...]

@@ -1,0 +1,214 @@
+"""What the running kernel does with reclaimed pages, and with kexec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdxreclaim.facts.evidence import NOT_NEEDED
+from tdxreclaim.policy.kernels import KERNELS, KernelRow, find_kernel, upstream_version
+from tdxreclaim.policy.model import (
+    Certainty,
+    Clearing,
+    HostState,
+    KernelFinding,
+    Kexec,
+    Silicon,
+    Step,
+    Verdict,
+)
+from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
+
+if TYPE_CHECKING:
+    from tdxreclaim.facts.evidence import Evidence
+    from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.facts.kernel import Symbol
+
+# The clear that looks at no erratum flag, and the one that does.
+_OLD = ("tdx_clear_page", "reset_tdx_pages")
+_NEW = ("tdx_quirk_reset_page", "tdx_quirk_reset_paddr")
+
+
+def _row(facts: HostFacts) -> KernelRow | None:
+    version = upstream_version(facts.release.value) if facts.release.value else None
+    return find_kernel(version) if version else None
+
+
+def _named(facts: HostFacts, names: tuple[str, ...]) -> list[Symbol]:
+    return [symbol for symbol in facts.symbols.value or () if symbol.name in names]
+
+
+def _contradiction(facts: HostFacts) -> Outcome:
+    if _named(facts, _OLD) and _named(facts, _NEW):
+        return fires(
+            "functions of both generations of the reclaim code are there",
+            [facts.symbols.evidence],
+        )
+    return passes("the symbols do not contradict each other")
+
+
+def _old_symbols(facts: HostFacts) -> Outcome:
+    found = {symbol.name for symbol in _named(facts, _OLD)}
+    row = _row(facts)
+    if found == {"reset_tdx_pages"} and row and row.clearing is Clearing.NO_TDX_HOST:
+        return passes("reset_tdx_pages alone, in a release whose KVM has no TDX")
+    if found:
+        return fires(
+            f"{' and '.join(sorted(found))} clear without looking at the erratum flag",
+            [facts.symbols.evidence],
+        )
+    return passes("no function that clears on every CPU", _read(facts))
+
+
+def _new_symbols(facts: HostFacts) -> Outcome:
+    found = {symbol.name for symbol in _named(facts, _NEW)}
+    if found:
+        return fires(
+            f"{' and '.join(sorted(found))} clear only with the erratum flag set",
+            [facts.symbols.evidence],
+        )
+    return passes("no function that clears on the erratum alone")
+
+
+def _read(facts: HostFacts) -> list[Evidence]:
+    evidence = facts.symbols.evidence
+    return [] if evidence.observed == NOT_NEEDED else [evidence]
+
+
+def _config_off(facts: HostFacts) -> Outcome:
+    if facts.config.value is False:
+        return fires("it was built without CONFIG_INTEL_TDX_HOST", [facts.config.evidence])
+    return passes("its configuration does not rule TDX out")
+
+
+def _listed(facts: HostFacts) -> Outcome:
+    row = _row(facts)
+    if row is None:
+        return passes("the release is not an upstream one in the table")
+    return fires(
+        f"upstream {facts.release.value}: {row.summary}", [facts.release.evidence], row.citations
+    )
+
+
+def _newer(facts: HostFacts) -> Outcome:
+    release = facts.release.value
+    if release and upstream_version(release):
+        newest = KERNELS[-1].last
+        return fires(
+            f"upstream {release} is newer than the table, which ends with {newest}",
+            [facts.release.evidence],
+        )
+    return passes("not an upstream release")
+
+
+def _distribution(facts: HostFacts) -> Outcome:
+    if facts.release.value:
+        return fires(
+            f"{facts.release.value} is not plainly an upstream release: its version does not "
+            "tell what was backported",
+            [facts.release.evidence, *_read(facts)],
+        )
+    return passes("no release is known")
+
+
+def _unknown(facts: HostFacts) -> Outcome:
+    return fires("nothing is known of the kernel", [facts.release.evidence, *_read(facts)])
+
+
+_RULES = (
+    ("symbols-contradict", _contradiction),
+    ("symbols-clear-always", _old_symbols),
+    ("symbols-clear-on-erratum", _new_symbols),
+    ("config-no-tdx-host", _config_off),
+    ("release-listed", _listed),
+    ("release-newer-than-table", _newer),
+    ("release-not-upstream", _distribution),
+    ("kernel-unknown", _unknown),
+)
+KERNEL_RULES = tuple(rule for rule, _ in _RULES)
+
+_CLEARING = {
+    "symbols-clear-always": Clearing.ALWAYS,
+    "symbols-clear-on-erratum": Clearing.ON_ERRATUM,
+    "config-no-tdx-host": Clearing.NO_TDX_HOST,
+}
+
+
+def judge_kernel(facts: HostFacts) -> tuple[KernelFinding, tuple[Step, ...]]:
+    """Return what the kernel does with pages, and the rules that were tried.
+
+    What it does with kexec depends on the CPU: see `judge_kexec`.
+    """
+    decided, steps = try_rules(_RULES, facts)
+    row = _row(facts)
+    clearing = _CLEARING.get(decided.rule, Clearing.UNKNOWN)
+    certainty: Certainty | None = Certainty.INFERRED
+    if decided.rule == "release-listed" and row is not None:
+        clearing, certainty = row.clearing, row.certainty
+    elif decided.rule == "config-no-tdx-host":
+        certainty = Certainty.VERIFIED
+    elif clearing is Clearing.UNKNOWN:
+        certainty = None
+    finding = KernelFinding(
+        clearing=clearing,
+        rule=decided.rule,
+        because=decided.because,
+        release=facts.release.value,
+        certainty=certainty,
+        kexec=Kexec.UNKNOWN,
+        kexec_because="",
+        origin=facts.release.evidence.origin,
+    )
+    return finding, steps
+
+
+def release_disagrees(facts: HostFacts, kernel: KernelFinding) -> bool:
+    """Whether the symbols say other than the upstream release that the kernel calls itself."""
+    row = _row(facts)
+    by_symbols = kernel.rule in ("symbols-clear-always", "symbols-clear-on-erratum")
+    return by_symbols and row is not None and row.clearing is not kernel.clearing
+
+
+def judge_kexec(
+    facts: HostFacts, kernel: KernelFinding, verdict: Verdict, silicon: Silicon, state: HostState
+) -> KernelFinding:
+    """Return *kernel* with what the erratum does to kexec and kdump on this host."""
+    kexec, because = _kexec(facts, kernel, verdict, silicon, state)
+    return kernel._replace(kexec=kexec, kexec_because=because)
+
+
+def _kexec(
+    facts: HostFacts, kernel: KernelFinding, verdict: Verdict, silicon: Silicon, state: HostState
+) -> tuple[Kexec, str]:
+    if facts.log_kexec.value:
+        return Kexec.REFUSED, "the kernel log has kexec refused for the erratum"
+    if verdict is Verdict.NOT_APPLICABLE:
+        return Kexec.ALLOWED, "the erratum plays no part here"
+    row = _generation(facts, kernel)
+    if row is None:
+        return Kexec.UNKNOWN, "which generation of the kernel's code this is is not known"
+    if row.kexec is Kexec.NOT_BUILT:
+        return Kexec.NOT_BUILT, f"{row.kexec_summary}: no kexec and no kdump on a TDX host"
+    if verdict is Verdict.UNDETERMINED:
+        return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
+    if silicon is not Silicon.AFFECTED and not facts.pw_mce.value:
+        return Kexec.ALLOWED, "the CPU is not affected"
+    if state is HostState.OFF:
+        return Kexec.ALLOWED, "the kernel has not activated TDX; with TDX active it would differ"
+    if row.kexec_certainty is Certainty.VERIFIED:
+        return row.kexec, row.kexec_summary
+    return row.kexec, f"{row.kexec_summary} (inferred, not read in a released kernel)"
+
+
+def _generation(facts: HostFacts, kernel: KernelFinding) -> KernelRow | None:
+    """Return the row whose code this kernel has, by its release or its symbols."""
+    row = _row(facts)
+    if row is not None and not release_disagrees(facts, kernel):
+        return row
+    names = {symbol.name for symbol in facts.symbols.value or ()}
+    if kernel.rule != "symbols-clear-on-erratum":
+        # An old function in a distribution's kernel does not tell how kexec was patched.
+        return None
+    generation = [row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM]
+    if "tdx_sys_disable" in names:
+        return generation[-1]
+    return generation[0] if "tdx_quirk_reset_page" in names else None
