@@ -1,0 +1,122 @@
+"""The command line: parse, wire, print, exit; nothing is decided here."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from tdxreclaim import __version__
+from tdxreclaim.cli.output import emit_error, help_option
+from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageError
+
+_STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
+
+# Where each command lives: it is imported when it is run, or asked for help.
+_COMMANDS = ("check", "errata", "schema")
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  (click's interface)
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name == "check":
+            from tdxreclaim.cli.check import check
+
+            return check
+        if cmd_name == "errata":
+            from tdxreclaim.cli.errata import errata
+
+            return errata
+        if cmd_name == "schema":
+            from tdxreclaim.cli.schema import schema
+
+            return schema
+        return None
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"tdxreclaim {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"max_content_width": 100},
+    add_help_option=False,
+    epilog=f"\b\nExit status:\n{_STATUSES}\nEvery other status is reserved.",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+@help_option
+def cli() -> None:
+    """Must a host clear the private pages that Intel TDX guests give back?
+
+    Reads a CPU's identity (of this host, of a captured one, or faked), applies
+    the table of errata, and says whether, why, on what evidence, and what the
+    running kernel does.
+    """
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status; never raises but for our bugs."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = cli.main(given, prog_name="tdxreclaim", standalone_mode=False)
+        sys.stdout.flush()
+    except TdxReclaimError as error:
+        return emit_error(error, given)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitStatus.USAGE
+    except click.UsageError as error:
+        return emit_error(_usage(error), given)
+    except (click.Abort, KeyboardInterrupt):
+        return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        return _closed_pipe()
+    except SystemExit as stop:
+        # click ends so when its own printing (--help) meets a closed pipe.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _closed_pipe()
+        raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        # Without a name it is no file of ours: what we print could not be written.
+        _discard_stdout()
+        return emit_error(OutputError("standard output", error.strerror or str(error)), [])
+    return status if isinstance(status, int) else ExitStatus.NOT_REQUIRED
+
+
+def _usage(error: click.UsageError) -> UsageError:
+    """Return click's error in our words: which option, and what is wrong with it."""
+    what = "usage"
+    message = error.format_message()
+    if isinstance(error, click.BadParameter) and error.param is not None:
+        what = error.param.opts[0] if error.param.opts else error.param.human_readable_name
+        message = error.message or message
+    elif isinstance(error, click.NoSuchOption | click.BadOptionUsage):
+        what = error.option_name
+    command = error.ctx.command_path if error.ctx else "tdxreclaim"
+    message = " ".join(message.split()).rstrip(".")
+    return UsageError(what, f"{message} (see {command} --help)")
+
+
+def _discard_stdout() -> None:
+    """Send what is still buffered nowhere, or the interpreter fails on it at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _closed_pipe() -> int:
+    _discard_stdout()
+    return ExitStatus.CLOSED_PIPE

@@ -1,0 +1,89 @@
+"""`tdxreclaim check`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tdxreclaim.cli.host import host_options, read_chosen_host
+from tdxreclaim.cli.output import (
+    FORMATS,
+    color_option,
+    emit,
+    help_option,
+    terminal_width,
+    wants_color,
+)
+from tdxreclaim.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from tdxreclaim.report.model import Report
+
+
+@click.command(add_help_option=False)
+@host_options
+@click.option(
+    "--format", "-f", "format_", type=click.Choice(FORMATS), default="text", show_default=True
+)
+@click.option("--explain", is_flag=True, help="Show every rule that was weighed.")
+@click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
+@color_option
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing: the exit status is the answer.")
+@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever the answer; errors keep theirs.")
+@help_option
+@click.pass_context
+def check(
+    ctx: click.Context,
+    /,
+    *,
+    format_: str,
+    explain: bool,
+    output: str | None,
+    color: str,
+    quiet: bool,
+    exit_zero: bool,
+    **host: Any,  # noqa: ANN401
+) -> None:
+    """Say whether a host must clear reclaimed TDX pages, and why.
+
+    Without an option this host is read; no root is needed.  Exit status 0
+    means "positively safe to skip" and nothing else: 10 required, 11
+    undetermined, 12 not applicable.
+    """
+    from tdxreclaim.policy.decide import decide
+    from tdxreclaim.report.model import Report
+
+    if quiet:
+        _refuse_with_quiet(ctx)
+    chosen = read_chosen_host(symbols=not quiet, **host)
+    decision = decide(chosen.facts)
+    if not quiet:
+        colored = wants_color(color)
+        report = Report(decision, chosen.source, chosen.form, explain)
+        emit(_render(report, format_, color=colored), output, color=colored)
+    ctx.exit(ExitStatus.NOT_REQUIRED if exit_zero else decision.verdict.exit_status)
+
+
+def _refuse_with_quiet(ctx: click.Context) -> None:
+    for name, option in (("format_", "--format"), ("explain", "--explain"), ("output", "--output")):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UsageError("--quiet", f"contradicts {option}: it prints nothing")
+
+
+def _render(report: Report, format_: str, *, color: bool) -> str:
+    match format_:
+        case "json":
+            from tdxreclaim.report import json_v1
+
+            return json_v1.render(report)
+        case "shell":
+            from tdxreclaim.report import shell
+
+            return shell.render(report)
+        case _:
+            from tdxreclaim.report import text
+
+            return text.render(report, width=terminal_width(), color=color)

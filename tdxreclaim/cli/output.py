@@ -1,0 +1,165 @@
+"""Where results and diagnostics go, and how they get there whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from tdxreclaim.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tdxreclaim.errors import TdxReclaimError
+
+FORMATS = ("text", "json", "shell")
+
+color_option = click.option(
+    "--color",
+    type=click.Choice(("auto", "always", "never")),
+    default="auto",
+    show_default=True,
+    help="Colour the text; over NO_COLOR and FORCE_COLOR.",
+)
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+# click's own help option looks up a translation on every start, which costs
+# more than a millisecond; commands use this one, with add_help_option=False.
+help_option = click.option(
+    "-h",
+    "--help",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_help,
+    help="Show this message and exit.",
+)
+
+
+def wants_color(choice: str) -> bool:
+    """Return the one rule for colour, for click and rich alike.
+
+    ``--color always|never`` over ``NO_COLOR`` over ``FORCE_COLOR`` (set and
+    not empty) over the terminal.
+    """
+    if choice != "auto":
+        return choice == "always"
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def terminal_width() -> int:
+    """Return the columns to write for: COLUMNS, else the terminal's, else 80."""
+    import shutil
+
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
+    """Print *text*, or put it whole into the file at *path* (``-`` prints).
+
+    Raises:
+        OutputError: the file cannot be written.
+
+    """
+    if path is not None and path != "-":
+        write_whole(path, text)
+        return
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:
+        # A terminal that cannot show a character is no reason to fail.
+        reconfigure(errors="replace")
+    click.echo(text, nl=False, color=color)
+
+
+def write_whole(path: str, text: str) -> None:
+    """Write *text* beside *path*, then move it into place, so that no reader sees a part.
+
+    An existing file keeps its mode; a link is followed, so that it stays a
+    link; a device or FIFO is written to directly.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+
+    """
+    target = os.path.realpath(path)
+    temporary = f"{target}.{os.getpid()}.tmp"
+    try:
+        mode = _mode(target)
+        if mode is not None and not stat.S_ISREG(mode):
+            with open(target, "w", encoding="utf-8") as device:
+                device.write(text)
+            return
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                if mode is not None:
+                    os.fchmod(file.fileno(), stat.S_IMODE(mode))
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OutputError(path, error.strerror or str(error)) from error
+
+
+def _mode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def emit_error(error: TdxReclaimError, arguments: Sequence[str]) -> int:
+    """Say an error on stderr, and in the format asked for on stdout; return its status."""
+    render = _error_renderer(requested_format(arguments))
+    with contextlib.suppress(OSError):
+        if render is not None:
+            click.echo(render(error), nl=False)
+        click.echo(f"tdxreclaim: {error.what}: {error.why}", err=True)
+    return error.exit_status
+
+
+def requested_format(arguments: Sequence[str]) -> str:
+    """Return the ``--format`` on a command line, even of one that does not parse."""
+    wanted = "text"
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument in ("-f", "--format"):
+            wanted = next(iter(arguments[number + 1 : number + 2]), wanted)
+        elif argument.startswith("--format="):
+            wanted = argument.partition("=")[2]
+        elif argument.startswith("-f") and not argument.startswith("--"):
+            wanted = argument[2:]
+    return wanted
+
+
+def _error_renderer(wanted: str) -> Callable[[TdxReclaimError], str] | None:
+    if wanted == "json":
+        from tdxreclaim.report import json_v1
+
+        return json_v1.render_error
+    if wanted == "shell":
+        from tdxreclaim.report import shell
+
+        return shell.render_error
+    return None

@@ -1,0 +1,17 @@
+"""`tdxreclaim schema`."""
+
+from __future__ import annotations
+
+import click
+
+from tdxreclaim.cli.output import emit, help_option
+
+
+@click.command(add_help_option=False)
+@click.argument("name", type=click.Choice(("check", "errata", "error")))
+@help_option
+def schema(*, name: str) -> None:
+    """Print the JSON Schema of what a command prints with --format json."""
+    from tdxreclaim.report.schemas import read_schema
+
+    emit(read_schema(name))

@@ -1,0 +1,82 @@
+"""Shell: ``NAME='value'`` lines that sh, bash, dash and zsh can ``eval``.
+
+Every name is set on every run, to the empty string where there is nothing to
+say, so that no value of an earlier run is left standing.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tdxreclaim.errors import TdxReclaimError
+    from tdxreclaim.report.model import Report
+
+SCHEMA = "tdxreclaim.shell/1"
+
+NAMES = (
+    "SCHEMA",
+    "VERDICT",
+    "MUST_CLEAR",
+    "POSTURE",
+    "RULE",
+    "BECAUSE",
+    "EXIT_STATUS",
+    "SILICON",
+    "CPU",
+    "CODENAME",
+    "HOST",
+    "KERNEL",
+    "KERNEL_RELEASE",
+    "KEXEC",
+    "FAKED",
+    "ERROR",
+)
+
+
+def render(report: Report) -> str:
+    """Return the report as assignments to ``TDXRECLAIM_*``.
+
+    Booleans are ``1`` and ``0``; of several processors ``CPU`` is the one that
+    decided.
+    """
+    decision = report.decision
+    silicon = decision.silicon
+    speaker = next((p for p in silicon.processors if p.silicon is silicon.status), None)
+    must_clear = decision.verdict.must_clear
+    return _assign(
+        VERDICT=decision.verdict,
+        MUST_CLEAR="" if must_clear is None else str(int(must_clear)),
+        POSTURE=decision.posture,
+        RULE=decision.rule,
+        BECAUSE=decision.because,
+        EXIT_STATUS=str(int(decision.verdict.exit_status)),
+        SILICON=silicon.status,
+        CPU=speaker.group.number if speaker else "",
+        CODENAME=(speaker.codename or "") if speaker else "",
+        HOST=decision.host.state,
+        KERNEL=decision.kernel.clearing,
+        KERNEL_RELEASE=decision.kernel.release or "",
+        KEXEC=decision.kernel.kexec,
+        FAKED=str(int(report.faked)),
+    )
+
+
+def render_error(error: TdxReclaimError) -> str:
+    """Return an error as assignments: the verdict is empty, ``ERROR`` is not."""
+    return _assign(EXIT_STATUS=str(int(error.exit_status)), ERROR=f"{error.what}: {error.why}")
+
+
+def _assign(**values: str) -> str:
+    lines = []
+    for name in NAMES:
+        value = SCHEMA if name == "SCHEMA" else values.get(name, "")
+        lines.append(f"TDXRECLAIM_{name}={_quote(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _quote(value: str) -> str:
+    """Return *value* quoted, plain words too: one shape for every line."""
+    quoted = shlex.quote(value)
+    return quoted if quoted.startswith("'") else f"'{quoted}'"

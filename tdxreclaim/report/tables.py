@@ -1,0 +1,158 @@
+"""The tables behind the decision, as text and as JSON (``tdxreclaim.errata/1``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.policy.errata import CPUS, ERRATA, CpuModel, Erratum, find_cpu, find_cpu_by_name
+from tdxreclaim.policy.kernels import (
+    KERNELS,
+    KernelRow,
+    Version,
+    find_kernel,
+    upstream_version,
+)
+
+if TYPE_CHECKING:
+    from tdxreclaim.policy.model import Citation
+    from tdxreclaim.report.text import Page
+
+SCHEMA = "tdxreclaim.errata/1"
+
+
+class Tables(NamedTuple):
+    """The rows to show."""
+
+    errata: tuple[Erratum, ...]
+    cpus: tuple[CpuModel, ...]
+    kernels: tuple[KernelRow, ...]
+
+
+ALL = Tables(ERRATA, CPUS, KERNELS)
+
+
+def select(name: str) -> Tables | None:
+    """Return the rows that *name* means: an erratum, a CPU or an upstream release.
+
+    ``None`` if it means none.
+    """
+    for erratum in ERRATA:
+        if erratum.id == name:
+            affected = tuple(cpu for vfm in erratum.affected if (cpu := find_cpu(vfm)))
+            return Tables((erratum,), affected, ())
+    version = upstream_version(name)
+    if version is not None:
+        row = find_kernel(version)
+        return Tables((), (), (row,)) if row else None
+    cpu = find_cpu_by_name(name)
+    if cpu is None:
+        return None
+    return Tables(tuple(e for e in ERRATA if cpu.vfm in e.affected), (cpu,), ())
+
+
+def render_json(tables: Tables) -> str:
+    """Return the rows as one JSON object."""
+    from tdxreclaim.report.json_v1 import dump, tool
+
+    def cited(citations: tuple[object, ...]) -> list[str]:
+        return [str(citation) for citation in citations]
+
+    return dump(
+        {
+            "schema": SCHEMA,
+            "tool": tool(),
+            "errata": [
+                {
+                    "id": erratum.id,
+                    "summary": erratum.summary,
+                    "consequence": erratum.consequence,
+                    "affected": [
+                        {"vendor": vfm.vendor, "family": vfm.family, "model": vfm.model}
+                        for vfm in erratum.affected
+                    ],
+                    "citations": cited(erratum.citations),
+                }
+                for erratum in tables.errata
+            ],
+            "cpus": [
+                {
+                    "vendor": cpu.vfm.vendor,
+                    "family": cpu.vfm.family,
+                    "model": cpu.vfm.model,
+                    "codename": cpu.codename,
+                    "macro": cpu.macro,
+                    "names": list(cpu.short),
+                    "market": cpu.market or None,
+                    "tdx": cpu.tdx,
+                    "errata": [e.id for e in ERRATA if cpu.vfm in e.affected],
+                    "note": cpu.note or None,
+                    "citations": cited((cpu.citation,)),
+                }
+                for cpu in tables.cpus
+            ],
+            "kernels": [
+                {
+                    "first": None if row.first == Version(0, 0) else str(row.first),
+                    "last": str(row.last),
+                    "clearing": row.clearing,
+                    "certainty": row.certainty,
+                    "summary": row.summary,
+                    "kexec": row.kexec,
+                    "kexec_certainty": row.kexec_certainty,
+                    "kexec_summary": row.kexec_summary,
+                    "symbols": list(row.symbols),
+                    "citations": cited(row.citations),
+                }
+                for row in tables.kernels
+            ],
+        }
+    )
+
+
+def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
+    """Return the rows as text of *width* columns."""
+    from tdxreclaim.report.text import Page
+
+    page = Page(width, color=color)
+    for erratum in tables.errata:
+        page.paragraph(f"Erratum {erratum.id}", "bold")
+        page.paragraph(f"{erratum.summary}; {erratum.consequence}.", first="  ", indent=2)
+        for vfm in erratum.affected:
+            cpu = find_cpu(vfm)
+            page.labelled("affects", f"{vfm}{f'  {cpu.codename}' if cpu else ''}")
+        _sources(page, erratum.citations)
+        page.blank()
+    if tables.cpus:
+        page.paragraph("CPUs", "bold")
+    for cpu in tables.cpus:
+        errata = ", ".join(e.id for e in ERRATA if cpu.vfm in e.affected) or "no erratum"
+        names = ", ".join((*cpu.short, cpu.macro))
+        page.paragraph(f"{cpu.vfm}  {cpu.codename}", first="  ", indent=4)
+        page.labelled("", f"TDX: {cpu.tdx or 'none known'}; {errata}")
+        page.labelled("", f"names: {names}")
+        if cpu.note:
+            page.labelled("", cpu.note)
+        page.labelled("", f"source: {cpu.citation}")
+    if tables.cpus:
+        page.blank()
+    if tables.kernels:
+        page.paragraph("Kernels (upstream releases)", "bold")
+    for row in tables.kernels:
+        page.paragraph(f"{_span(row)}  {row.clearing} ({row.certainty})", first="  ", indent=4)
+        page.labelled("", row.summary)
+        page.labelled("", f"kexec: {row.kexec} ({row.kexec_certainty}): {row.kexec_summary}")
+        if row.symbols:
+            page.labelled("", f"symbols: {', '.join(row.symbols)}")
+        _sources(page, row.citations)
+    return page.text().rstrip("\n") + "\n"
+
+
+def _sources(page: Page, citations: tuple[Citation, ...]) -> None:
+    for citation in citations:
+        page.labelled("", f"source: {citation}")
+
+
+def _span(row: KernelRow) -> str:
+    if row.first == Version(0, 0):
+        return f"up to {row.last}"
+    return str(row.first) if row.first == row.last else f"{row.first} to {row.last}"
