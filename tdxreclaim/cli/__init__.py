@@ -8,7 +8,7 @@ import sys
 import click
 
 from tdxreclaim import __version__
-from tdxreclaim.cli.output import emit_error, help_option
+from tdxreclaim.cli.output import ClosedPipeError, emit, emit_error, help_option
 from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageError
 
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
@@ -39,7 +39,7 @@ class _Commands(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"tdxreclaim {__version__}")
+        emit(f"tdxreclaim {__version__}\n")
         ctx.exit()
 
 
@@ -82,13 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
         return emit_error(_usage(error), given)
     except (click.Abort, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED
-    except BrokenPipeError:
-        return _closed_pipe()
-    except SystemExit as stop:
-        # click ends so when its own printing (--help) meets a closed pipe.
-        if isinstance(stop.__context__, BrokenPipeError):
-            return _closed_pipe()
-        raise
+    except (ClosedPipeError, BrokenPipeError):
+        _discard_stdout()
+        return ExitStatus.CLOSED_PIPE
     except OSError as error:
         if error.filename is not None:
             raise
@@ -103,7 +99,8 @@ def _usage(error: click.UsageError) -> UsageError:
     what = "usage"
     message = error.format_message()
     if isinstance(error, click.BadParameter) and error.param is not None:
-        what = error.param.opts[0] if error.param.opts else error.param.human_readable_name
+        option = isinstance(error.param, click.Option)
+        what = error.param.opts[0] if option else str(error.param.name).upper()
         message = error.message or message
     elif isinstance(error, click.NoSuchOption | click.BadOptionUsage):
         what = error.option_name
@@ -115,8 +112,3 @@ def _usage(error: click.UsageError) -> UsageError:
 def _discard_stdout() -> None:
     """Send what is still buffered nowhere, or the interpreter fails on it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _closed_pipe() -> int:
-    _discard_stdout()
-    return ExitStatus.CLOSED_PIPE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -108,7 +109,9 @@ def read_chosen_host(
         host, faked = _nothing_but(faked)
     else:
         source, name, form = _open(from_, from_format)
-        host = Host(read_host(source, symbols=symbols, cross_check=cross_check), name, form)
+        with contextlib.closing(source):
+            facts = read_host(source, symbols=symbols, cross_check=cross_check)
+        host = Host(facts, name, form)
     return _lay_over(host, faked, kernel)
 
 

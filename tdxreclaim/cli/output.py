@@ -28,9 +28,13 @@ color_option = click.option(
 )
 
 
+class ClosedPipeError(Exception):
+    """The reader of standard output went away."""
+
+
 def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(ctx.get_help(), color=ctx.color)
+        emit(ctx.get_help() + "\n")
         ctx.exit()
 
 
@@ -74,6 +78,7 @@ def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
 
     Raises:
         OutputError: the file cannot be written.
+        ClosedPipeError: the reader of standard output went away.
 
     """
     if path is not None and path != "-":
@@ -83,7 +88,11 @@ def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
     if reconfigure is not None:
         # A terminal that cannot show a character is no reason to fail.
         reconfigure(errors="replace")
-    click.echo(text, nl=False, color=color)
+    try:
+        click.echo(text, nl=False, color=color)
+    except BrokenPipeError as error:
+        # Of its own kind, or click would make it an exit status of 1.
+        raise ClosedPipeError from error
 
 
 def write_whole(path: str, text: str) -> None:

@@ -10,21 +10,27 @@ from __future__ import annotations
 import io
 import tarfile
 import zlib
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts.evidence import Origin
-from tdxreclaim.facts.source import read_bounded
+from tdxreclaim.facts.source import TEXT_LIMIT_BYTES, too_long
 
 if TYPE_CHECKING:
-    from typing import Self
+    from collections.abc import Callable
 
 # A sosreport unpacks to some hundred MiB; this stops a bomb.
 UNPACKED_LIMIT_BYTES = 4 << 30
-# The name and pax headers of one member: tarfile takes them into memory whole.
+# One header of a member (a long name, pax records) is taken into memory whole.
 HEADER_LIMIT_BYTES = 1 << 20
+# A member has up to four of them.
+_MOST_HEADERS = 16
+# A host has a handful of kernels; each of their configurations is kept.
+_MOST_CONFIGS = 64
 # What an xz or zstd stream may ask for its window.
 _WINDOW_LIMIT_BYTES = 256 << 20
+# Compressed data is fed in such pieces: what one becomes is in memory at once.
+_FED_BYTES = 1 << 10
 
 # The head of a file, from which its form is told.
 HEAD_BYTES = 1 << 16
@@ -32,11 +38,12 @@ _TAR_MAGIC_AT = 257
 
 
 class _Bounded(io.RawIOBase):
-    """A stream that refuses to give more than 4 GiB."""
+    """A stream that refuses to give more than a limit."""
 
-    def __init__(self, inner: io.BufferedIOBase, name: str) -> None:
+    def __init__(self, inner: io.BufferedIOBase, name: str, limit: int) -> None:
         self._inner = inner
         self._name = name
+        self._limit = limit
         self._given = 0
 
     def readable(self) -> bool:
@@ -45,8 +52,8 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         data = self._inner.read1(len(buffer))
         self._given += len(data)
-        if self._given > UNPACKED_LIMIT_BYTES:
-            limit = f"{UNPACKED_LIMIT_BYTES >> 30} GiB"
+        if self._given > self._limit:
+            limit = f"{self._limit >> 20} MiB"
             raise MalformedInputError(self._name, f"it unpacks to more than {limit}: not read on")
         buffer[: len(data)] = data
         return len(data)
@@ -74,21 +81,22 @@ def read_head(stream: io.BufferedIOBase) -> tuple[bytes, io.BufferedReader]:
 
     `io.BufferedReader.peek` will not do: of a pipe it shows what one read gave.
     """
-    head = b""
+    head = bytearray()
     while len(head) < HEAD_BYTES and (data := stream.read1(HEAD_BYTES - len(head))):
         head += data
-    return head, io.BufferedReader(_Rejoined(head, stream), HEAD_BYTES)
+    return bytes(head), io.BufferedReader(_Rejoined(bytes(head), stream), HEAD_BYTES)
 
 
-def unpack(stream: io.BufferedIOBase, name: str) -> io.BufferedReader:
+def unpack(
+    stream: io.BufferedIOBase, name: str, *, limit: int = UNPACKED_LIMIT_BYTES
+) -> io.BufferedReader:
     """Return *stream* decompressed (gzip, bzip2, xz, zstd) or, if it is not packed, as it is.
 
     Reading the result raises what `unpack_errors` lists, and
-    `MalformedInputError` after 4 GiB.
+    `MalformedInputError` after *limit* bytes.
 
     Raises:
-        MalformedInputError: it is zstd and the library is not installed, or
-            its window would take more than 256 MiB.
+        MalformedInputError: it is zstd and the library is not installed.
 
     """
     head, packed = read_head(stream)
@@ -103,56 +111,94 @@ def unpack(stream: io.BufferedIOBase, name: str) -> io.BufferedReader:
 
         inner = bz2.BZ2File(packed)
     elif head.startswith(b"\xfd7zXZ\x00"):
-        import lzma
-
-        try:
-            # LZMAFile takes no limit; a trial of the head does.
-            lzma.LZMADecompressor(memlimit=_WINDOW_LIMIT_BYTES).decompress(head, 1)
-        except lzma.LZMAError as error:
-            raise MalformedInputError(name, f"not readable as xz ({error})") from error
-        inner = lzma.LZMAFile(packed)  # noqa: SIM115  (read by the caller)
+        inner = cast("io.BufferedIOBase", _unpack_xz(packed))
     elif head.startswith(b"\x28\xb5\x2f\xfd"):
-        inner = _unpack_zstd(packed, name)
+        inner = cast("io.BufferedIOBase", _unpack_zstd(packed, name))
     else:
         return packed
-    return io.BufferedReader(_Bounded(inner, name), HEAD_BYTES)
+    return io.BufferedReader(_Bounded(inner, name, limit), HEAD_BYTES)
 
 
-def _unpack_zstd(packed: io.BufferedReader, name: str) -> io.BufferedIOBase:
+class _Decompressor(Protocol):
+    """What `lzma` and zstandard have in common: it takes one frame apart."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+class _Frames:
+    """Compressed frames, one after the other.
+
+    The libraries' own readers will not do: lzma's takes no limit for the
+    window, and zstandard's takes a frame that is cut off for its end.
+    """
+
+    def __init__(
+        self,
+        packed: io.BufferedReader,
+        new: Callable[[], _Decompressor],
+        error: type[Exception],
+    ) -> None:
+        self._packed = packed
+        self._new = new
+        self._error = error
+        self._frame: _Decompressor | None = None
+        self._left = b""
+        self._out = io.BytesIO()
+
+    def read1(self, size: int) -> bytes:
+        while not (data := self._out.read(size)):
+            packed = self._left or self._packed.read(_FED_BYTES)
+            if packed:
+                self._feed(packed)
+            elif self._frame is None:
+                break
+            else:
+                raise EOFError("it ends before the end of its data")
+        return data
+
+    def _feed(self, packed: bytes) -> None:
+        self._left = b""
+        if self._frame is None:
+            # xz may fill up with zeros between frames.
+            packed = packed.lstrip(b"\0")
+            if not packed:
+                return
+            self._frame = self._new()
+        try:
+            self._out = io.BytesIO(self._frame.decompress(packed))
+        except self._error as error:
+            raise zlib.error(str(error)) from error
+        if self._frame.eof:
+            self._left, self._frame = self._frame.unused_data, None
+
+
+def _unpack_xz(packed: io.BufferedReader) -> _Frames:
+    import lzma
+
+    def new() -> _Decompressor:
+        return lzma.LZMADecompressor(memlimit=_WINDOW_LIMIT_BYTES)
+
+    return _Frames(packed, new, lzma.LZMAError)
+
+
+def _unpack_zstd(packed: io.BufferedReader, name: str) -> _Frames:
     try:
         import zstandard
     except ImportError as error:
         why = 'compressed with zstd, which needs: pip install "tdxreclaim[zst]"'
         raise MalformedInputError(name, why) from error
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT_BYTES)
-    reader = decompressor.stream_reader(packed, read_across_frames=True)
-    return cast("io.BufferedIOBase", _Zstd(cast("io.RawIOBase", reader)))
+    whole = zstandard.ZstdDecompressor(max_window_size=_WINDOW_LIMIT_BYTES)
+    return _Frames(packed, whole.decompressobj, zstandard.ZstdError)
 
 
-class _Zstd:
-    """zstandard's reader, with its error as one that the other libraries raise."""
-
-    def __init__(self, reader: io.RawIOBase) -> None:
-        self._reader = reader
-
-    def read1(self, size: int) -> bytes:
-        import zstandard
-
-        try:
-            return self._reader.read(size) or b""
-        except zstandard.ZstdError as error:
-            raise zlib.error(str(error)) from error
-
-
-# What reading damaged data raises; LZMAError is no OSError, but zlib's twin.
-UNPACK_ERRORS: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error, tarfile.TarError)
-
-
-def unpack_errors() -> tuple[type[Exception], ...]:
-    """Return every exception that reading a damaged file can raise."""
-    import lzma
-
-    return (*UNPACK_ERRORS, lzma.LZMAError)
+# What reading damaged data raises.
+UNPACK_ERRORS: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
 
 
 def looks_like_tar(head: bytes) -> bool:
@@ -160,24 +206,150 @@ def looks_like_tar(head: bytes) -> bool:
     return head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"
 
 
-class _Member(tarfile.TarInfo):
-    """A member whose headers are bounded: tarfile would read them whole."""
+class _Member(NamedTuple):
+    """A member of a tar; ``refusal`` says why its text is not read, if it is not."""
 
-    _HEADERS = frozenset(
-        (
-            tarfile.XHDTYPE,
-            tarfile.XGLTYPE,
-            tarfile.SOLARIS_XHDTYPE,
-            tarfile.GNUTYPE_LONGNAME,
-            tarfile.GNUTYPE_LONGLINK,
-        )
-    )
+    name: str
+    size: int
+    refusal: str | None
 
-    # The hook that tarfile names for subclasses: how a member goes on.
-    def _proc_member(self, archive: tarfile.TarFile) -> Self:
-        if self.type in self._HEADERS and self.size > HEADER_LIMIT_BYTES:
+
+class _Headers(NamedTuple):
+    """What stands before a member's own header; ``None`` leaves that as it is."""
+
+    name: str | None = None
+    size: int | None = None
+    sparse: bool = False
+
+
+class _Tar:
+    """The members of a tar stream.
+
+    Not `tarfile.TarFile`: a few bytes can make that recurse without end, seek
+    for hours or fill the memory, and it takes a damaged header for the end.
+    Its `tarfile.TarInfo.frombuf` reads the single header.
+    """
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+        self._unread = 0
+
+    def next(self) -> _Member | None:
+        """Return the next member, ``None`` at the end.
+
+        Raises:
+            tarfile.TarError: a header is damaged, or claims too much.
+            EOFError: it is cut off.
+
+        """
+        self._skip(self._unread)
+        self._unread = 0
+        before = _Headers()
+        for _ in range(_MOST_HEADERS):
+            block = self._stream.read(tarfile.BLOCKSIZE)
+            try:
+                header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+                return None
+            if header.size < 0:
+                raise tarfile.ReadError("a member's size is negative")
+            if header.type not in _HEADER_TYPES:
+                return self._member(header, block, before)
+            before = self._read_header(header, before)
+        raise tarfile.ReadError(f"more than {_MOST_HEADERS} headers on one member")
+
+    def text(self, member: _Member) -> bytes:
+        """Return what is in the member that `next` gave last.
+
+        Raises:
+            EOFError: it is cut off.
+
+        """
+        data = self._take(member.size)
+        self._unread -= member.size
+        return data
+
+    def _member(self, header: tarfile.TarInfo, block: bytes, before: _Headers) -> _Member:
+        sparse = before.sparse or header.type == tarfile.GNUTYPE_SPARSE
+        if header.type == tarfile.GNUTYPE_SPARSE:
+            more = block[_SPARSE_GOES_ON_AT]
+            while more:
+                more = self._take(tarfile.BLOCKSIZE)[_SPARSE_MAP_GOES_ON_AT]
+        size = header.size if before.size is None else before.size
+        if header.isreg() or header.type not in tarfile.SUPPORTED_TYPES:
+            self._unread = _padded(size)
+        refusal = None
+        if header.issym() or header.islnk():
+            refusal = "a link in the archive, not followed"
+        elif sparse:
+            refusal = "a sparse file in the archive, not read"
+        elif not header.isreg():
+            refusal = "not a regular file in the archive, not followed"
+        return _Member(before.name or header.name, size, refusal)
+
+    def _read_header(self, header: tarfile.TarInfo, before: _Headers) -> _Headers:
+        # Global records and link targets tell nothing that is asked.
+        if header.type in (tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK):
+            self._skip(_padded(header.size))
+            return before
+        if header.size > HEADER_LIMIT_BYTES:
             raise tarfile.ReadError("a member's header is longer than 1 MiB")
-        return cast("Self", super()._proc_member(archive))  # type: ignore[misc]
+        data = self._take(_padded(header.size))[: header.size]
+        if header.type == tarfile.GNUTYPE_LONGNAME:
+            return before._replace(name=_decode_name(data.partition(b"\0")[0]))
+        return _pax_headers(data, before)
+
+    def _take(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        if len(data) < size:
+            raise EOFError("it is cut off")
+        return data
+
+    def _skip(self, size: int) -> None:
+        while size:
+            size -= len(self._take(min(size, HEADER_LIMIT_BYTES)))
+
+
+_PAX_TYPES = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE)
+_HEADER_TYPES = frozenset(
+    (*_PAX_TYPES, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+)
+# Where a sparse member's header, and each block of its map, say that more of the map follows.
+_SPARSE_GOES_ON_AT = 482
+_SPARSE_MAP_GOES_ON_AT = 504
+# The length of a pax record and of a file have no more digits.
+_LONGEST_NUMBER = 20
+
+
+def _padded(size: int) -> int:
+    return -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+
+
+def _decode_name(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _pax_headers(data: bytes, before: _Headers) -> _Headers:
+    """Return *before* with what the pax records ``LENGTH KEY=VALUE`` say.
+
+    Source: POSIX.1-2017, pax, "pax Extended Header".
+    """
+    at = 0
+    while at < len(data):
+        space = data.find(b" ", at, at + _LONGEST_NUMBER)
+        length = data[at:space] if space > at else b""
+        end = at + int(length) if length.isdigit() else 0
+        if not space < end <= len(data):
+            raise tarfile.ReadError("a damaged pax header")
+        key, _, value = data[space + 1 : end - 1].partition(b"=")
+        if key in (b"path", b"GNU.sparse.name"):
+            before = before._replace(name=_decode_name(value))
+        elif key == b"size" and value.isdigit() and len(value) < _LONGEST_NUMBER:
+            before = before._replace(size=int(value))
+        if key.startswith(b"GNU.sparse."):
+            before = before._replace(sparse=True)
+        at = end
+    return before
 
 
 class Archive:
@@ -186,23 +358,26 @@ class Archive:
     ``wanted`` are the paths that may be asked for: those that come by on the
     way to another are kept.  The first of them fixes the folder that the host
     is in; the same names elsewhere in the archive are not this host's.
+    ``file`` is what to close in the end.
     """
 
     origin = Origin.CAPTURED
 
-    def __init__(self, stream: io.BufferedReader, wanted: frozenset[str], name: str) -> None:
+    def __init__(
+        self,
+        stream: io.BufferedReader,
+        wanted: frozenset[str],
+        name: str,
+        file: io.BufferedIOBase | None = None,
+    ) -> None:
+        self._file = file
         self._name = name
         self._wanted = wanted
         self._found: dict[str, str | HostReadError] = {}
         self._prefix: str | None = None
         self._damage: str | None = None
-        self._errors = unpack_errors()
-        try:
-            self._tar: tarfile.TarFile | None = tarfile.open(  # noqa: SIM115  (lives as long as we do)
-                fileobj=stream, mode="r|", tarinfo=_Member
-            )
-        except self._errors as error:
-            raise MalformedInputError(name, f"not readable as tar ({error})") from error
+        self._configs = 0
+        self._tar: _Tar | None = _Tar(stream)
 
     def read(self, path: str) -> str | None:
         """Return the text of member *path*; see `Source.read`.
@@ -225,6 +400,11 @@ class Archive:
         """Return *path*."""
         return path
 
+    def close(self) -> None:
+        """Close the file; what was read of it stays."""
+        if self._file is not None:
+            self._file.close()
+
     def find_any(self) -> bool:
         """Whether any of the wanted files is in it; reads up to the first."""
         while not self._found and self._advance():
@@ -244,15 +424,13 @@ class Archive:
             member = self._tar.next()
             if member is not None:
                 self._keep(self._tar, member)
-                # tarfile remembers each member; an archive can have millions.
-                self._tar.members = []  # type: ignore[attr-defined]
                 return True
-        except self._errors as error:
+        except (tarfile.TarError, *UNPACK_ERRORS) as error:
             self._damage = str(error)
         self._tar = None
         return False
 
-    def _keep(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    def _keep(self, tar: _Tar, member: _Member) -> None:
         prefix, path = self._split(member.name)
         if path is None or path in self._found:
             return
@@ -260,17 +438,16 @@ class Archive:
             self._prefix = prefix
         elif self._prefix != prefix:
             return
-        if not member.isreg():
-            kind = "a link" if member.issym() or member.islnk() else "not a regular file"
-            self._found[path] = HostReadError(path, f"{kind} in the archive, not followed")
-            return
-        file = tar.extractfile(member)
-        try:
-            data = read_bounded(cast("io.BufferedIOBase", file), path)
-        except HostReadError as error:
-            self._found[path] = error
+        if path not in self._wanted:
+            self._configs += 1
+            if self._configs > _MOST_CONFIGS:
+                raise tarfile.ReadError(f"more than {_MOST_CONFIGS} kernel configurations")
+        if member.refusal is not None:
+            self._found[path] = HostReadError(path, member.refusal)
+        elif member.size > TEXT_LIMIT_BYTES:
+            self._found[path] = too_long(path)
         else:
-            self._found[path] = data.decode("utf-8", "replace")
+            self._found[path] = tar.text(member).decode("utf-8", "replace")
 
     def _split(self, name: str) -> tuple[str, str | None]:
         """Return the folder that the host would be in, and the wanted path."""
@@ -278,6 +455,8 @@ class Archive:
         if name in self._wanted or self._is_config(name):
             return "", name
         folder, _, rest = name.partition("/")
+        if folder == "..":
+            return "", None
         if rest in self._wanted or self._is_config(rest):
             return folder, rest
         return "", None

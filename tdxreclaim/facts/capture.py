@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import archive, cpu, cpuid, host, klog, lscpu
@@ -15,6 +16,9 @@ from tdxreclaim.facts.source import (
     open_tree,
     read_bounded,
 )
+
+if TYPE_CHECKING:
+    import io
 
 
 class CaptureFormat(StrEnum):
@@ -79,17 +83,29 @@ def open_capture(path: str, form: CaptureFormat | None = None) -> Capture:
     if form is CaptureFormat.TREE:
         raise MalformedInputError(name, "not a directory")
 
-    errors = archive.unpack_errors()
+    file = open_captured(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(file.close)
+        capture = _open_file(file, name, form)
+        if capture.format is CaptureFormat.TAR:
+            # It is read as it is asked, and closes the file in the end.
+            stack.pop_all()
+    return capture
+
+
+def _open_file(file: io.BufferedReader, name: str, form: CaptureFormat | None) -> Capture:
+    errors = archive.UNPACK_ERRORS
     try:
-        head, stream = archive.read_head(archive.unpack(open_captured(path), name))
+        head, stream = archive.read_head(archive.unpack(file, name))
     except errors as error:
         raise HostReadError(name, _reason(error)) from error
     if form is CaptureFormat.TAR or (form is None and archive.looks_like_tar(head)):
-        tar = archive.Archive(stream, host.WANTED, name)
+        tar = archive.Archive(stream, host.WANTED, name, file)
         if not tar.find_any():
-            raise MalformedInputError(
-                name, tar.damage or "no captured host: proc/cpuinfo or the like is not in it"
-            )
+            why = "no captured host: proc/cpuinfo or the like is not in it"
+            if tar.damage:
+                why = f"not readable as tar ({tar.damage})"
+            raise MalformedInputError(name, why)
         return Capture(tar, CaptureFormat.TAR)
 
     if not head:

@@ -5,6 +5,7 @@ them.  0 is a value; ``None`` means that the text does not say.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from tdxreclaim.errors import MalformedInputError
@@ -206,6 +207,18 @@ def _split_line(line: str) -> tuple[str, str] | None:
     return (key.strip(), value.strip()) if colon else None
 
 
+_BLANK = ("", "")
+_FIRST_LETTERS = frozenset(key[0] for key in _KEYS) | frozenset(" \t")
+
+
+def _relevant(line: str) -> tuple[str, str] | None:
+    """Return key and value of a line that matters, `_BLANK` of one between processors."""
+    pair = _split_line(line)
+    if pair is None:
+        return None if line.strip() else _BLANK
+    return pair if pair[0] in _KEYS else None
+
+
 def looks_like_cpuinfo(text: str) -> bool:
     """Whether *text*, or the beginning of one, is a /proc/cpuinfo of any architecture."""
     keys = {pair[0] for line in text.splitlines()[:200] if (pair := _split_line(line))}
@@ -214,6 +227,31 @@ def looks_like_cpuinfo(text: str) -> bool:
 
 
 _OTHER_ONLY = frozenset({"CPU implementer", "bogomips per cpu", "cpucaps", "system type"})
+
+
+def _take_apart(text: str) -> tuple[list[dict[str, str]], Iterable[str]]:
+    """Return what each processor says under the keys that matter, and every distinct line."""
+    # Processors repeat each other: each distinct line is taken apart once, and
+    # a line that begins like none of the keys not even that.
+    seen: dict[str, tuple[str, str] | None] = {"": _BLANK}
+    parsed: list[dict[str, str]] = []
+    values: dict[str, str] = {}
+    for line in text.split("\n"):
+        if line not in seen:
+            seen[line] = _relevant(line) if line[0] in _FIRST_LETTERS else None
+        pair = seen[line]
+        if pair is None:
+            continue
+        # A key that comes again is the next processor's, in a text that lost
+        # its blank lines (grep, a paste into a ticket).
+        if values and (pair is _BLANK or pair[0] in values):
+            parsed.append(values)
+            values = {}
+        if pair is not _BLANK:
+            values[pair[0]] = pair[1]
+    if values:
+        parsed.append(values)
+    return parsed, seen
 
 
 def parse_cpuinfo(text: str) -> CpuReading:
@@ -235,34 +273,17 @@ def parse_cpuinfo(text: str) -> CpuReading:
         if cut:
             notes.append(f"it ends in the middle of a line ({cut}), which is not believed")
 
-    # Processors repeat each other: each distinct line is taken apart once.
-    seen: dict[str, tuple[str, str] | None] = {}
-    keys: set[str] = set()
-    parsed: list[dict[str, str]] = []
-    values: dict[str, str] = {}
-    for line in text.split("\n"):
-        try:
-            pair = seen[line]
-        except KeyError:
-            split = _split_line(line)
-            if split:
-                keys.add(split[0])
-            pair = seen[line] = split if split and split[0] in _KEYS else None
-        if pair:
-            values[pair[0]] = pair[1]
-        elif values and not line.strip():
-            parsed.append(values)
-            values = {}
-    if values:
-        parsed.append(values)
+    parsed, lines = _take_apart(text)
     if len(parsed) > _MOST_PROCESSORS:
         raise MalformedInputError("/proc/cpuinfo", f"more than {_MOST_PROCESSORS} processors")
-
+    if any("vendor_id" in values and values["vendor_id"] != "IBM/S390" for values in parsed):
+        return _census(parsed, notes, cut)
+    keys = {line.partition(":")[0].strip() for line in lines}
     other = next((name for key, name in _OTHER_ARCHITECTURES.items() if key in keys), None)
-    vendor_named = any("vendor_id" in values for values in parsed)
-    s390 = any(values.get("vendor_id") == "IBM/S390" for values in parsed)
-    if s390 or (other and not vendor_named):
-        return CpuReading("s390" if s390 else other, (), notes=tuple(notes))
+    if any("vendor_id" in values for values in parsed):
+        other = "s390"
+    if other:
+        return CpuReading(other, (), notes=tuple(notes))
     if not any(key in values for values in parsed for key in _X86_KEYS):
         raise MalformedInputError("/proc/cpuinfo", "no processor is described in it")
     return _census(parsed, notes, cut)
@@ -288,18 +309,22 @@ def _drop_unfinished(text: str) -> tuple[str, str | None]:
     return head + newline, key
 
 
+_IDENTITY = ("vendor_id", "cpu family", "model", "stepping", "microcode")
+
+
 def _census(parsed: list[dict[str, str]], notes: list[str], cut: str | None) -> CpuReading:
     groups: Counter[CpuGroup] = Counter()
-    for values in parsed:
-        groups[
-            CpuGroup(
-                vendor=values.get("vendor_id") or None,
-                family=parse_number(values.get("cpu family"), FAMILY_MAX),
-                model=parse_number(values.get("model"), MODEL_MAX),
-                stepping=parse_number(values.get("stepping"), STEPPING_MAX),
-                microcode=_parse_microcode(values.get("microcode")),
-            )
-        ] += 1
+    # Counted as text first: a host has hundreds of processors of one kind.
+    said = Counter(tuple(map(values.get, _IDENTITY)) for values in parsed)
+    for (vendor, family, model, stepping, microcode), count in said.items():
+        group = CpuGroup(
+            vendor=vendor or None,
+            family=parse_number(family, FAMILY_MAX),
+            model=parse_number(model, MODEL_MAX),
+            stepping=parse_number(stepping, STEPPING_MAX),
+            microcode=_parse_microcode(microcode),
+        )
+        groups[group] += count
     vague = sum(count for group, count in groups.items() if not group.identified)
     if vague:
         notes.append(f"{vague} of {len(parsed)} processors lack a vendor, family or model")

@@ -54,6 +54,10 @@ class Source(Protocol):
         """Return the name that evidence shows for *path*."""
         ...
 
+    def close(self) -> None:
+        """Let go of what is open."""
+        ...
+
 
 def _decode(data: bytes) -> str:
     return data.decode("utf-8", "replace")
@@ -76,8 +80,13 @@ def read_bounded(stream: io.BufferedIOBase, what: str) -> bytes:
         chunks.append(chunk)
         left -= len(chunk)
         if left < 0:
-            raise HostReadError(what, f"longer than {TEXT_LIMIT_BYTES >> 20} MiB", errno.EFBIG)
+            raise too_long(what)
     return b"".join(chunks)
+
+
+def too_long(what: str) -> HostReadError:
+    """Return the error for a text of more than 64 MiB."""
+    return HostReadError(what, f"longer than {TEXT_LIMIT_BYTES >> 20} MiB", errno.EFBIG)
 
 
 class Live:
@@ -106,6 +115,9 @@ class Live:
     def label(self, path: str) -> str:
         """Return the absolute path."""
         return "/" + path
+
+    def close(self) -> None:
+        """Do nothing: every file is closed once it is read."""
 
 
 def _read_kernel_log() -> str | None:
@@ -240,6 +252,9 @@ class Files:
         """Return the captured file's name, or *path* if there is none."""
         return self._label if self._label and path in self._texts else path
 
+    def close(self) -> None:
+        """Do nothing: the texts are in memory."""
+
 
 class Tree:
     """A captured host as a directory: a sysroot or an unpacked sosreport."""
@@ -276,6 +291,9 @@ class Tree:
     def label(self, path: str) -> str:
         """Return *path*."""
         return path
+
+    def close(self) -> None:
+        """Do nothing: every file is closed once it is read."""
 
 
 def open_tree(path: str, wanted: frozenset[str]) -> Tree:

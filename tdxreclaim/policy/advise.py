@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts
 
 _SKIPPING = next(row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM)
+_CLEARS_ALWAYS = next(row for row in KERNELS if row.clearing is Clearing.ALWAYS)
 # What the erratum-only clearing may save, with where the figure comes from.
 # Source: facts on published shutdown times; the clear at 1.8 to 2.0 us a 4 KiB
 # page is inferred, the share is derived from it.
@@ -73,7 +74,7 @@ def _when_required(host: HostFinding, kernel: KernelFinding) -> tuple[Posture, s
         case Clearing.ON_ERRATUM:
             return Posture.UNKNOWN, "tdx_pw_mce is not set, and whether TDX is active is not known"
         case _:
-            return Posture.UNKNOWN, f"what the kernel does is not known: {kernel.because}"
+            return Posture.UNKNOWN, "what the kernel does with reclaimed pages is not known"
 
 
 def _when_not_required(kernel: KernelFinding) -> tuple[Posture, str]:
@@ -86,7 +87,7 @@ def _when_not_required(kernel: KernelFinding) -> tuple[Posture, str]:
         case Clearing.ON_ERRATUM:
             return Posture.SKIPS_SAFELY, "the kernel does not clear on this CPU, and need not"
         case _:
-            return Posture.UNKNOWN, f"what the kernel does is not known: {kernel.because}"
+            return Posture.UNKNOWN, "what the kernel does with reclaimed pages is not known"
 
 
 def advise(
@@ -122,7 +123,7 @@ def advise(
         case Posture.IDLE:
             advice.append(_idle_advice(verdict))
         case Posture.UNKNOWN:
-            advice.extend(_unknown_advice(verdict, rule, kernel))
+            advice.extend(_unknown_advice(verdict, rule, host, kernel))
         case Posture.NOT_APPLICABLE:
             if host.state is HostState.GUEST:
                 advice.append(
@@ -139,7 +140,7 @@ def _idle_advice(verdict: Verdict) -> str:
     if verdict is Verdict.CLEAR_REQUIRED:
         return (
             "Nothing to do while TDX is not active. Once it is, this CPU needs the clearing: "
-            f"every upstream release that can run TDs ({KERNELS[1].first} and later) does it here."
+            f"every upstream release that can run TDs ({_CLEARS_ALWAYS.first} and later) does it here."
         )
     return (
         "Nothing to do while TDX is not active. For TDX choose "
@@ -147,7 +148,9 @@ def _idle_advice(verdict: Verdict) -> str:
     )
 
 
-def _unknown_advice(verdict: Verdict, rule: str, kernel: KernelFinding) -> list[str]:
+def _unknown_advice(
+    verdict: Verdict, rule: str, host: HostFinding, kernel: KernelFinding
+) -> list[str]:
     if verdict is Verdict.UNDETERMINED:
         what = {
             "cpu-unlisted": (
@@ -160,16 +163,17 @@ def _unknown_advice(verdict: Verdict, rule: str, kernel: KernelFinding) -> list[
             "Until it is known, clear: treat this host as one that needs it.",
             f"To know, {what}.",
         ]
-    if kernel.clearing is Clearing.UNKNOWN:
-        old, new = KERNELS[1].symbols, KERNELS[2].symbols
-        return [
-            (
-                f"Look in the host's /proc/kallsyms (no root needed): {' or '.join(old)} means that "
-                f"the kernel clears on every CPU, {' or '.join(new)} that it clears on affected "
-                "CPUs alone."
-            )
-        ]
-    return ["See whether TDX is active on the host: tdx_host_platform among its flags."]
+    if kernel.clearing is not Clearing.UNKNOWN:
+        return ["See whether TDX is active on the host: tdx_host_platform among its flags."]
+    old, new = _CLEARS_ALWAYS.symbols, _SKIPPING.symbols
+    known = (
+        f"Look in the host's /proc/kallsyms (no root needed): {' or '.join(old)} means that "
+        f"the kernel clears on every CPU, {' or '.join(new)} that it clears on affected "
+        "CPUs alone."
+    )
+    if verdict is Verdict.CLEAR_REQUIRED and host.erratum_flag:
+        known += " With tdx_pw_mce set, as here, both clear."
+    return [known]
 
 
 def _kexec_advice(kernel: KernelFinding) -> list[str]:
@@ -226,9 +230,9 @@ def warn(
         )
     if affected and host.state in (HostState.OFF, HostState.UNKNOWN):
         warnings.extend(f"{p.codename}: {p.note}." for p in silicon.processors if p.note)
-    distinct = {(p.group.vendor, p.group.family, p.group.model) for p in silicon.processors}
-    if len(distinct) > 1:
-        shown = "; ".join(p.group.describe() for p in silicon.processors)
+    whole = [p.group for p in silicon.processors if p.group.identified]
+    if len({(group.vendor, group.family, group.model) for group in whole}) > 1:
+        shown = "; ".join(group.describe() for group in whole)
         warnings.append(f"The processors disagree, and the strictest counts: {shown}.")
     if facts.cross_check is not None and facts.cross_check.value is None:
         warnings.append(f"No cross-check: {facts.cross_check.evidence.observed}.")

@@ -33,6 +33,10 @@ def _row(facts: HostFacts) -> KernelRow | None:
     return find_kernel(version) if version else None
 
 
+def _first_row(clearing: Clearing) -> KernelRow:
+    return next(row for row in KERNELS if row.clearing is clearing)
+
+
 def _named(facts: HostFacts, names: tuple[str, ...]) -> list[Symbol]:
     return [symbol for symbol in facts.symbols.value or () if symbol.name in names]
 
@@ -49,12 +53,14 @@ def _contradiction(facts: HostFacts) -> Outcome:
 def _old_symbols(facts: HostFacts) -> Outcome:
     found = {symbol.name for symbol in _named(facts, _OLD)}
     row = _row(facts)
+    always = _first_row(Clearing.ALWAYS)
     if found == {"reset_tdx_pages"} and row and row.clearing is Clearing.NO_TDX_HOST:
         return passes("reset_tdx_pages alone, in a release whose KVM has no TDX")
     if found:
         return fires(
             f"{' and '.join(sorted(found))} clear without looking at the erratum flag",
-            [facts.symbols.evidence],
+            [facts.symbols.evidence, facts.release.evidence],
+            always.citations,
         )
     return passes("no function that clears on every CPU", _read(facts))
 
@@ -64,7 +70,8 @@ def _new_symbols(facts: HostFacts) -> Outcome:
     if found:
         return fires(
             f"{' and '.join(sorted(found))} clear only with the erratum flag set",
-            [facts.symbols.evidence],
+            [facts.symbols.evidence, facts.release.evidence],
+            (_generation_by_symbols(facts) or _first_row(Clearing.ON_ERRATUM)).citations,
         )
     return passes("no function that clears on the erratum alone")
 
@@ -144,6 +151,9 @@ def judge_kernel(facts: HostFacts) -> tuple[KernelFinding, tuple[Step, ...]]:
     certainty: Certainty | None = Certainty.INFERRED
     if decided.rule == "release-listed" and row is not None:
         clearing, certainty = row.clearing, row.certainty
+    elif row is not None and row.clearing is clearing:
+        # Symbols and upstream release say the same.
+        certainty = row.certainty
     elif decided.rule == "config-no-tdx-host":
         certainty = Certainty.VERIFIED
     elif clearing is Clearing.UNKNOWN:
@@ -185,13 +195,16 @@ def _kexec(
         return Kexec.ALLOWED, "the erratum plays no part here"
     row = _generation(facts, kernel)
     if row is None:
-        return Kexec.UNKNOWN, "which generation of the kernel's code this is is not known"
+        return Kexec.UNKNOWN, "it is not known which generation of the code this kernel has"
     if row.kexec is Kexec.NOT_BUILT:
         return Kexec.NOT_BUILT, f"{row.kexec_summary}: no kexec and no kdump on a TDX host"
     if verdict is Verdict.UNDETERMINED:
         return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
     if silicon is not Silicon.AFFECTED and not facts.pw_mce.value:
         return Kexec.ALLOWED, "the CPU is not affected"
+    if facts.pw_mce.value is False and state is not HostState.UNKNOWN:
+        # Both the refusal and its successor ask for the flag, not for the CPU.
+        return Kexec.ALLOWED, "the kernel has not set tdx_pw_mce"
     if state is HostState.OFF:
         return Kexec.ALLOWED, "the kernel has not activated TDX; with TDX active it would differ"
     if row.kexec_certainty is Certainty.VERIFIED:
@@ -204,10 +217,13 @@ def _generation(facts: HostFacts, kernel: KernelFinding) -> KernelRow | None:
     row = _row(facts)
     if row is not None and not release_disagrees(facts, kernel):
         return row
+    # An old function in a distribution's kernel does not tell how kexec was patched.
+    return _generation_by_symbols(facts) if kernel.rule == "symbols-clear-on-erratum" else None
+
+
+def _generation_by_symbols(facts: HostFacts) -> KernelRow | None:
+    """Return the row of the newer code that the symbols fit, ``None`` if not just one."""
     names = {symbol.name for symbol in facts.symbols.value or ()}
-    if kernel.rule != "symbols-clear-on-erratum":
-        # An old function in a distribution's kernel does not tell how kexec was patched.
-        return None
     generation = [row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM]
     if "tdx_sys_disable" in names:
         return generation[-1]

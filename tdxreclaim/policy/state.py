@@ -76,7 +76,8 @@ def _bios_enabled(facts: HostFacts) -> Outcome:
         return fires("the log has TDX on in the BIOS", [facts.log_enabled.evidence])
     if facts.log_ready.value is False and facts.log_enabled.value is not False:
         return fires(
-            "the log has the TDX module's bring-up tried, which takes TDX on in the BIOS, and failed",
+            "the log shows that bringing up the TDX module was tried, which takes TDX on in the BIOS, "
+            "and failed",
             [facts.log_ready.evidence],
         )
     return passes("no tdx_host_platform, no KeyIDs in the log", _read([facts.log_enabled.evidence]))

@@ -103,7 +103,7 @@ def render(report: Report, *, width: int = 80, color: bool = False) -> str:
     page.labelled("source", _source(report))
 
     page.heading("Why")
-    page.paragraph(f"{_sentence(decision.because)}", first="  ", indent=2)
+    page.paragraph(_capital(_sentence(decision.because)), first="  ", indent=2)
     silicon, host, kernel = decision.silicon, decision.host, decision.kernel
     # The rule that decided has been said; another one has not.
     said = silicon.rule == decision.rule

@@ -1,0 +1,643 @@
+"""Truth tables of the policy: every rule with a match and a near miss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdxreclaim.facts.cpu import CpuGroup
+from tdxreclaim.facts.evidence import Evidence, Fact, Origin
+from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
+from tdxreclaim.facts.host import read_host
+from tdxreclaim.facts.kernel import Symbol
+from tdxreclaim.facts.source import Files
+from tdxreclaim.policy.decide import VERDICT_RULES, decide
+from tdxreclaim.policy.errata import CPUS, ERRATA
+from tdxreclaim.policy.model import (
+    Clearing,
+    HostState,
+    Kexec,
+    Posture,
+    Silicon,
+    Verdict,
+)
+from tdxreclaim.policy.running import KERNEL_RULES
+from tdxreclaim.policy.state import STATE_RULES
+
+if TYPE_CHECKING:
+    from tdxreclaim.facts.host import HostFacts
+
+REQUIRED = Verdict.CLEAR_REQUIRED
+NOT_REQUIRED = Verdict.CLEAR_NOT_REQUIRED
+UNDETERMINED = Verdict.UNDETERMINED
+NOT_APPLICABLE = Verdict.NOT_APPLICABLE
+INTEL = "GenuineIntel"
+AMD = "AuthenticAMD"
+
+
+def cpuinfo(
+    vendor: str = INTEL,
+    family: int | str = 6,
+    model: int | str = 0x8F,
+    *,
+    flags: str | None = "movdir64b",
+    bugs: str | None = "spectre_v1",
+    stepping: int | str = 8,
+) -> str:
+    lines = [f"vendor_id\t: {vendor}", f"cpu family\t: {family}", f"model\t\t: {model}"]
+    lines += [f"stepping\t: {stepping}"]
+    lines += [] if flags is None else [f"flags\t\t: fpu {flags}"]
+    lines += [] if bugs is None else [f"bugs\t\t: {bugs}"]
+    return "\n".join(["processor\t: 0", *lines, "bogomips\t: 4000.00", "", ""])
+
+
+def host(*texts: str, **files: str) -> HostFacts:
+    paths = {
+        "release": "proc/sys/kernel/osrelease",
+        "kallsyms": "proc/kallsyms",
+        "parameter": "sys/module/kvm_intel/parameters/tdx",
+        "capacity": "sys/fs/cgroup/misc.capacity",
+        "version": "sys/devices/faux/tdx_host/version",
+        "log": "var/log/dmesg",
+        "config": "boot/config-" + files.get("release", ""),
+    }
+    found = {paths[name]: text for name, text in files.items()}
+    return read_host(Files({"proc/cpuinfo": "".join(texts), **found}))
+
+
+def faked(**parts: int | str) -> HostFacts:
+    return fake_cpu(nothing_known(), FakedCpu("--cpu", **parts))  # type: ignore[arg-type]
+
+
+ACTIVE = "movdir64b tdx_host_platform"
+
+VERDICTS = [
+    # The table: every row, and the nearest that it must not match.
+    pytest.param(host(cpuinfo(model=0x8F)), REQUIRED, "tdx_pw_mce", id="SPR"),
+    pytest.param(host(cpuinfo(model=0xCF)), REQUIRED, "tdx_pw_mce", id="EMR"),
+    pytest.param(host(cpuinfo(model=0x8F, stepping=0)), REQUIRED, "tdx_pw_mce", id="SPR-A0"),
+    pytest.param(host(cpuinfo(model=0xAD)), NOT_REQUIRED, "no-erratum", id="GNR"),
+    pytest.param(host(cpuinfo(model=0xAE)), NOT_REQUIRED, "no-erratum", id="GNR-D"),
+    pytest.param(host(cpuinfo(model=0xAF)), NOT_REQUIRED, "no-erratum", id="SRF"),
+    pytest.param(host(cpuinfo(model=0xDD)), NOT_REQUIRED, "no-erratum", id="CWF"),
+    # A table keyed on the model alone would look for 6/0x01.
+    pytest.param(host(cpuinfo(family=19, model=1)), NOT_REQUIRED, "no-erratum", id="DMR"),
+    pytest.param(host(cpuinfo(family=6, model=1)), NOT_APPLICABLE, "no-tdx-sign", id="not-DMR"),
+    pytest.param(
+        host(cpuinfo(family=19, model=0x8F)), NOT_APPLICABLE, "no-tdx-sign", id="family-19-0x8f"
+    ),
+    pytest.param(
+        host(cpuinfo(AMD, 6, 0x8F)), NOT_APPLICABLE, "not-intel", id="AMD-with-SPR's-numbers"
+    ),
+    # The host's state changes the posture, not what the silicon needs.
+    pytest.param(host(cpuinfo(flags=ACTIVE)), REQUIRED, "tdx_pw_mce", id="SPR-active"),
+    pytest.param(host(cpuinfo(flags=None, bugs=None)), REQUIRED, "tdx_pw_mce", id="SPR-no-flags"),
+    pytest.param(faked(vendor=INTEL, family=6, model=0x8F), REQUIRED, "tdx_pw_mce", id="SPR-faked"),
+    # The kernel's own word outranks the table.
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags=ACTIVE, bugs="tdx_pw_mce")),
+        REQUIRED,
+        "kernel-flag",
+        id="GNR-flagged",
+    ),
+    pytest.param(
+        host(cpuinfo(family=19, model=7, bugs="tdx_pw_mce")), REQUIRED, "kernel-flag", id="flagged"
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags="movdir64b hypervisor", bugs="tdx_pw_mce")),
+        REQUIRED,
+        "kernel-flag",
+        id="flagged-under-a-hypervisor",
+    ),
+    pytest.param(
+        host(cpuinfo(flags="movdir64b hypervisor", bugs="tdx_pw_mce")),
+        REQUIRED,
+        "tdx_pw_mce",
+        id="SPR-root-partition",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD, bugs="tdx_pw_mce_like")),
+        NOT_REQUIRED,
+        "no-erratum",
+        id="lookalike",
+    ),
+    # Guests.
+    pytest.param(
+        host(cpuinfo(flags="movdir64b hypervisor")), NOT_APPLICABLE, "guest-vm", id="SPR-guest"
+    ),
+    pytest.param(host(cpuinfo(flags="hypervisor tdx_guest")), NOT_APPLICABLE, "guest-td", id="TD"),
+    pytest.param(host(cpuinfo(flags="hypervisors")), REQUIRED, "tdx_pw_mce", id="not-a-guest"),
+    # Other vendors and architectures.
+    pytest.param(host(cpuinfo(AMD, 26, 2)), NOT_APPLICABLE, "not-intel", id="AMD"),
+    pytest.param(
+        host("CPU implementer\t: 0x41\nCPU architecture: 8\n"),
+        NOT_APPLICABLE,
+        "not-x86",
+        id="arm",
+    ),
+    pytest.param(
+        host(cpuinfo("GenuineIntei", 6, 0xAD)), UNDETERMINED, "vendor-unknown", id="garbled-vendor"
+    ),
+    # Intel, in no table.
+    pytest.param(
+        host(cpuinfo(model=0xC3, flags=ACTIVE)),
+        NOT_REQUIRED,
+        "kernel-closed-list",
+        id="unlisted-active",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xC3, flags=ACTIVE, bugs=None)),
+        UNDETERMINED,
+        "cpu-unlisted",
+        id="unlisted-active-bugs-not-told",
+    ),
+    pytest.param(host(cpuinfo(model=0x6A, flags="tme")), NOT_APPLICABLE, "no-movdir64b", id="ICX"),
+    pytest.param(
+        host(cpuinfo(model=0x9A)), NOT_APPLICABLE, "no-tdx-sign", id="movdir64b-and-no-sign"
+    ),
+    pytest.param(
+        host(cpuinfo(model=0x9A), parameter="Y\n"),
+        UNDETERMINED,
+        "cpu-unlisted",
+        id="unlisted-with-a-sign",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0x9A, flags=None)), UNDETERMINED, "cpu-unlisted", id="flags-not-told"
+    ),
+    pytest.param(
+        faked(vendor=INTEL, family=6, model=0x6A), UNDETERMINED, "cpu-unlisted", id="number-only"
+    ),
+    # Not knowing.
+    pytest.param(nothing_known(), UNDETERMINED, "cpu-unknown", id="nothing"),
+    pytest.param(host(cpuinfo(model="unknown")), UNDETERMINED, "cpu-unknown", id="model-not-told"),
+    pytest.param(host(cpuinfo(model=300)), UNDETERMINED, "cpu-unknown", id="model-impossible"),
+    # Processors that disagree: the strictest wins.
+    pytest.param(
+        host(cpuinfo(model=0xAD), cpuinfo(model=0x8F)), REQUIRED, "tdx_pw_mce", id="GNR+SPR"
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD), cpuinfo(model="?")), UNDETERMINED, "cpu-unknown", id="GNR+unread"
+    ),
+    pytest.param(
+        host(cpuinfo(model=0x8F).replace("\n\n", "\n"), cpuinfo(model=0xAD).replace("\n\n", "\n")),
+        REQUIRED,
+        "tdx_pw_mce",
+        id="SPR+GNR-without-blank-lines",
+    ),
+    pytest.param(
+        host(cpuinfo(model="?"), cpuinfo(model=0x8F)), REQUIRED, "tdx_pw_mce", id="unread+SPR"
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD), cpuinfo(AMD, 25, 17)),
+        UNDETERMINED,
+        "vendors-differ",
+        id="GNR+AMD",
+    ),
+    pytest.param(
+        host(cpuinfo(AMD, 25, 17), cpuinfo(model=0xCF)), REQUIRED, "tdx_pw_mce", id="AMD+EMR"
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD), cpuinfo(model=0x9A)),
+        UNDETERMINED,
+        "cpu-unlisted",
+        id="GNR+unlisted",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD), cpuinfo(model=0xAF)), NOT_REQUIRED, "no-erratum", id="GNR+SRF"
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "verdict", "rule"), VERDICTS)
+def test_verdict(facts: HostFacts, verdict: Verdict, rule: str) -> None:
+    decision = decide(facts)
+
+    assert (decision.verdict, decision.rule) == (verdict, rule)
+    assert decision.evidence, "a decision without evidence is an opinion"
+    assert decision.because
+
+
+def test_every_verdict_rule_has_a_row() -> None:
+    assert {row.values[2] for row in VERDICTS} == set(VERDICT_RULES)
+
+
+def test_required_whenever_an_erratum_lists_the_cpu_of_a_host() -> None:
+    for erratum in ERRATA:
+        for vfm in erratum.affected:
+            text = cpuinfo(*vfm, flags=ACTIVE)
+            assert decide(host(text)).rule == erratum.id
+
+
+def test_no_cpu_but_the_listed_ones_is_affected() -> None:
+    affected = {
+        (family, model)
+        for family in (*range(16), 18, 19, 20)
+        for model in range(256)
+        if decide(faked(vendor=INTEL, family=family, model=model)).silicon.status
+        is Silicon.AFFECTED
+    }
+
+    assert affected == {(6, 0x8F), (6, 0xCF)}
+
+
+def kallsyms(*symbols: str) -> str:
+    lines = ["0000000000000000 T _text", *(f"0000000000000000 {symbol}" for symbol in symbols)]
+    return "\n".join([*lines, ""])
+
+
+OLD = kallsyms("t reset_tdx_pages", "t tdx_clear_page\t[kvm_intel]")
+NEW = kallsyms("t tdx_quirk_reset_paddr", "T tdx_quirk_reset_page")
+NEWEST = kallsyms("T tdx_quirk_reset_paddr", "t tdx_sys_disable")
+GNR = cpuinfo(model=0xAD, flags=ACTIVE)
+SPR = cpuinfo(model=0x8F, flags=ACTIVE, bugs="tdx_pw_mce")
+
+KERNELS = [
+    pytest.param({"kallsyms": OLD}, Clearing.ALWAYS, "symbols-clear-always", id="old"),
+    pytest.param(
+        {"kallsyms": kallsyms("t tdx_clear_page.isra.0 [kvm_intel]")},
+        Clearing.ALWAYS,
+        "symbols-clear-always",
+        id="suffix",
+    ),
+    pytest.param(
+        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.12.3"},
+        Clearing.NO_TDX_HOST,
+        "release-listed",
+        id="old-core-without-kvm",
+    ),
+    pytest.param(
+        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.8.0-1004-intel"},
+        Clearing.ALWAYS,
+        "symbols-clear-always",
+        id="old-core-of-a-distribution",
+    ),
+    pytest.param({"kallsyms": NEW}, Clearing.ON_ERRATUM, "symbols-clear-on-erratum", id="new"),
+    pytest.param({"kallsyms": NEWEST}, Clearing.ON_ERRATUM, "symbols-clear-on-erratum", id="7.2"),
+    pytest.param(
+        {"kallsyms": kallsyms("t tdx_clear_pages", "t my_tdx_quirk_reset_page")},
+        Clearing.UNKNOWN,
+        "kernel-unknown",
+        id="lookalike-symbols",
+    ),
+    pytest.param(
+        {"kallsyms": OLD, "release": "6.18.2"},
+        Clearing.ALWAYS,
+        "symbols-clear-always",
+        id="symbols-over-release",
+    ),
+    pytest.param(
+        {"kallsyms": kallsyms("t tdx_clear_page", "T tdx_quirk_reset_page")},
+        Clearing.UNKNOWN,
+        "symbols-contradict",
+        id="both-generations",
+    ),
+    pytest.param(
+        {"release": "6.17.0-5-generic", "config": "# CONFIG_INTEL_TDX_HOST is not set\n"},
+        Clearing.NO_TDX_HOST,
+        "config-no-tdx-host",
+        id="config-off",
+    ),
+    pytest.param(
+        {"release": "6.17.0-5-generic", "config": "CONFIG_INTEL_TDX_HOST=y\n"},
+        Clearing.UNKNOWN,
+        "release-not-upstream",
+        id="config-on",
+    ),
+    pytest.param({"release": "6.15.9"}, Clearing.NO_TDX_HOST, "release-listed", id="6.15"),
+    pytest.param({"release": "6.16"}, Clearing.ALWAYS, "release-listed", id="6.16"),
+    pytest.param({"release": "6.17.13"}, Clearing.ALWAYS, "release-listed", id="6.17"),
+    pytest.param({"release": "6.18.0-rc1"}, Clearing.ON_ERRATUM, "release-listed", id="6.18-rc1"),
+    pytest.param({"release": "7.1.5"}, Clearing.ON_ERRATUM, "release-listed", id="7.1"),
+    pytest.param({"release": "7.2"}, Clearing.ON_ERRATUM, "release-listed", id="7.2-release"),
+    pytest.param({"release": "7.3.0"}, Clearing.UNKNOWN, "release-newer-than-table", id="7.3"),
+    pytest.param({"release": "10.0"}, Clearing.UNKNOWN, "release-newer-than-table", id="10.0"),
+    pytest.param({"release": "6.17.0+"}, Clearing.UNKNOWN, "release-not-upstream", id="plus"),
+    pytest.param(
+        {"release": "5.14.0-427.13.1.el9_4.x86_64"},
+        Clearing.UNKNOWN,
+        "release-not-upstream",
+        id="distribution",
+    ),
+    pytest.param({}, Clearing.UNKNOWN, "kernel-unknown", id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("files", "clearing", "rule"), KERNELS)
+def test_kernel(files: dict[str, str], clearing: Clearing, rule: str) -> None:
+    kernel = decide(host(GNR, **files)).kernel
+
+    assert (kernel.clearing, kernel.rule) == (clearing, rule)
+
+
+def test_every_kernel_rule_has_a_row() -> None:
+    assert {row.values[2] for row in KERNELS} == set(KERNEL_RULES)
+
+
+STATES = [
+    pytest.param(host(cpuinfo(flags="hypervisor")), HostState.GUEST, "guest-vm", id="vm"),
+    pytest.param(host(cpuinfo(flags="hypervisor tdx_guest")), HostState.GUEST, "guest-td", id="td"),
+    pytest.param(host(cpuinfo(AMD, 26, 2)), HostState.OFF, "tdx-impossible", id="amd"),
+    pytest.param(host(GNR, parameter="Y\n"), HostState.INITIALIZED, "tdx-initialized", id="kvm"),
+    pytest.param(
+        host(GNR, capacity="tdx 63\n"), HostState.INITIALIZED, "tdx-initialized", id="misc"
+    ),
+    pytest.param(
+        host(GNR, version="1.5.24\n"), HostState.INITIALIZED, "tdx-initialized", id="faux"
+    ),
+    pytest.param(
+        host(GNR, log="[    1.000000] virt/tdx: TDX-Module initialized\n"),
+        HostState.INITIALIZED,
+        "tdx-initialized",
+        id="log",
+    ),
+    pytest.param(
+        host(GNR, parameter="N\n", capacity="rdma 1\n"),
+        HostState.BIOS_ENABLED,
+        "tdx-bios-enabled",
+        id="platform",
+    ),
+    pytest.param(
+        host(GNR, log="[    1.000000] virt/tdx: module initialization failed (-5)\n"),
+        HostState.BIOS_ENABLED,
+        "tdx-bios-enabled",
+        id="failed",
+    ),
+    pytest.param(
+        host(
+            GNR,
+            log="[    1.000000] virt/tdx: module initialized\n"
+            "[    2.000000] virt/tdx: module not loaded\n",
+        ),
+        HostState.BIOS_ENABLED,
+        "tdx-bios-enabled",
+        id="shut-down-later",
+    ),
+    pytest.param(host(cpuinfo(model=0xAD)), HostState.OFF, "tdx-off", id="flags"),
+    pytest.param(
+        host(
+            cpuinfo(model=0xAD, flags=None),
+            log="[    1.000000] virt/tdx: BIOS enabled: private KeyID range [64, 128)\n"
+            "[    1.000001] virt/tdx: initialization failed: Hibernation support is enabled\n",
+        ),
+        HostState.OFF,
+        "tdx-off",
+        id="hibernation",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags=None)), HostState.UNKNOWN, "tdx-unknown", id="not-told"
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "state", "rule"), STATES)
+def test_state(facts: HostFacts, state: HostState, rule: str) -> None:
+    found = decide(facts).host
+
+    assert (found.state, found.rule) == (state, rule)
+
+
+def test_every_state_rule_has_a_row() -> None:
+    assert {row.values[2] for row in STATES} == set(STATE_RULES)
+
+
+POSTURES = [
+    pytest.param(host(SPR, kallsyms=OLD), Posture.CLEARS_AS_REQUIRED, id="SPR-always"),
+    pytest.param(host(SPR, kallsyms=NEW), Posture.CLEARS_AS_REQUIRED, id="SPR-on-erratum"),
+    pytest.param(
+        host(cpuinfo(flags=ACTIVE), kallsyms=NEW), Posture.AT_RISK, id="SPR-on-erratum-no-flag"
+    ),
+    pytest.param(
+        host(cpuinfo(flags=ACTIVE), kallsyms=OLD),
+        Posture.CLEARS_AS_REQUIRED,
+        id="SPR-always-no-flag",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags=ACTIVE), cpuinfo(flags=ACTIVE), kallsyms=NEW),
+        Posture.AT_RISK,
+        id="boot-CPU-not-affected-other-socket-is",
+    ),
+    pytest.param(host(cpuinfo(), kallsyms=NEW), Posture.IDLE, id="SPR-off"),
+    pytest.param(
+        host(cpuinfo(flags=None), kallsyms=NEW), Posture.UNKNOWN, id="SPR-no-flag-state-unknown"
+    ),
+    pytest.param(host(SPR, release="6.12"), Posture.IDLE, id="SPR-kernel-without-TDs"),
+    pytest.param(host(SPR, release="6.17.0-5-generic"), Posture.UNKNOWN, id="SPR-distribution"),
+    pytest.param(host(GNR, kallsyms=OLD), Posture.CLEARS_NEEDLESSLY, id="GNR-always"),
+    pytest.param(host(GNR, kallsyms=NEW), Posture.SKIPS_SAFELY, id="GNR-on-erratum"),
+    pytest.param(host(cpuinfo(model=0xAD), kallsyms=OLD), Posture.IDLE, id="GNR-off"),
+    pytest.param(host(GNR, release="7.3"), Posture.UNKNOWN, id="GNR-newer"),
+    pytest.param(host(cpuinfo(AMD, 26, 2), release="6.17"), Posture.NOT_APPLICABLE, id="AMD"),
+    pytest.param(nothing_known(), Posture.UNKNOWN, id="nothing"),
+]
+
+
+@pytest.mark.parametrize(("facts", "posture"), POSTURES)
+def test_posture(facts: HostFacts, posture: Posture) -> None:
+    decision = decide(facts)
+
+    assert decision.posture is posture
+    assert decision.posture_because
+
+
+def test_every_posture_has_a_row() -> None:
+    assert {row.values[1] for row in POSTURES} == set(Posture)
+
+
+KEXECS = [
+    pytest.param(host(SPR, release="6.18.2"), Kexec.REFUSED, id="SPR-6.18"),
+    pytest.param(host(SPR, release="7.1"), Kexec.REFUSED, id="SPR-7.1"),
+    pytest.param(host(SPR, release="7.2"), Kexec.AFTER_DISABLE, id="SPR-7.2"),
+    pytest.param(host(SPR, release="6.17"), Kexec.NOT_BUILT, id="SPR-6.17"),
+    pytest.param(host(SPR, release="6.17.0-5-generic"), Kexec.UNKNOWN, id="distribution"),
+    pytest.param(
+        host(SPR, release="6.17.0-5-generic", kallsyms=NEW), Kexec.REFUSED, id="by-symbols"
+    ),
+    pytest.param(
+        host(SPR, release="6.17.0-5-generic", kallsyms=NEWEST),
+        Kexec.AFTER_DISABLE,
+        id="by-newest-symbols",
+    ),
+    pytest.param(
+        host(
+            SPR,
+            release="6.17.0-5-generic",
+            log="[    9.000000] kexec: Not allowed on platform with tdx_pw_mce bug\n",
+        ),
+        Kexec.REFUSED,
+        id="by-the-log",
+    ),
+    pytest.param(host(GNR, release="6.18.2"), Kexec.ALLOWED, id="GNR-6.18"),
+    pytest.param(host(GNR, release="6.17"), Kexec.NOT_BUILT, id="GNR-6.17"),
+    pytest.param(host(cpuinfo(), release="6.18.2"), Kexec.ALLOWED, id="SPR-off"),
+    pytest.param(
+        host(cpuinfo(flags=ACTIVE), release="6.18.2"), Kexec.ALLOWED, id="SPR-active-no-flag"
+    ),
+    pytest.param(host(cpuinfo(AMD, 26, 2), release="6.18"), Kexec.ALLOWED, id="AMD"),
+    pytest.param(
+        fake_kernel(faked(vendor=INTEL, family=6, model=0xCF), "7.0"), Kexec.REFUSED, id="EMR-faked"
+    ),
+]
+
+
+@pytest.mark.parametrize(("facts", "kexec"), KEXECS)
+def test_kexec(facts: HostFacts, kexec: Kexec) -> None:
+    kernel = decide(facts).kernel
+
+    assert kernel.kexec is kexec
+    assert kernel.kexec_because
+
+
+def test_weighed_has_every_rule_and_one_decision_of_each_kind() -> None:
+    weighed = decide(host(GNR, kallsyms=NEW)).weighed
+
+    assert [step.rule for step in weighed] == [*VERDICT_RULES, *STATE_RULES, *KERNEL_RULES]
+    assert [step.rule for step in weighed if step.fired] == [
+        "no-erratum",
+        "tdx-bios-enabled",
+        "symbols-clear-on-erratum",
+    ]
+    assert all(step.because for step in weighed)
+
+
+def _warned(facts: HostFacts, words: str) -> bool:
+    return any(words in warning for warning in decide(facts).warnings)
+
+
+def test_kernel_and_table_disagreeing_is_a_warning_either_way() -> None:
+    assert _warned(host(cpuinfo(model=0xAD, flags=ACTIVE, bugs="tdx_pw_mce")), "disagree")
+    assert _warned(host(cpuinfo(flags=ACTIVE)), "disagree")
+    assert not _warned(host(SPR), "disagree")
+    # Where TDX is not active the flag's absence proves nothing.
+    assert not _warned(host(cpuinfo()), "disagree")
+
+
+def test_a_backported_name_without_the_check_is_possible_in_a_distribution_alone() -> None:
+    assert _warned(host(GNR, kallsyms=NEW, release="6.17.0-5-generic"), "disassembly")
+    assert not _warned(host(GNR, kallsyms=NEW, release="6.18.2"), "disassembly")
+
+
+def test_a_release_that_its_symbols_belie_is_a_warning() -> None:
+    assert _warned(host(GNR, kallsyms=OLD, release="6.18.2"), "symbols are believed")
+    assert not _warned(host(GNR, kallsyms=OLD, release="6.17.2"), "symbols are believed")
+
+
+def test_a_guest_is_told_that_its_cpu_may_be_faked() -> None:
+    decision = decide(host(cpuinfo(flags="hypervisor")))
+
+    assert "faked" in decision.because
+    assert _warned(host(cpuinfo(flags="hypervisor")), "hypervisor chose")
+
+
+def test_the_saving_is_never_the_mailing_lists_figure() -> None:
+    decision = decide(host(GNR, kallsyms=OLD))
+    said = " ".join(decision.advice)
+
+    assert "4 to 13 %" in said
+    assert "not measured here" in said
+    assert "40" not in said
+
+
+def test_py_cpuinfo_that_sees_an_affected_cpu_is_believed() -> None:
+    seen = CpuGroup(INTEL, 6, 0x8F, 8)
+    evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
+    facts = host(cpuinfo(model=0xAD))._replace(cross_check=Fact(seen, evidence))
+
+    decision = decide(facts)
+
+    assert decision.verdict is REQUIRED
+    assert evidence in decision.evidence
+    assert any("disagree" in warning for warning in decision.warnings)
+
+
+def test_py_cpuinfo_that_drops_a_zero_model_does_not_disagree() -> None:
+    seen = CpuGroup(INTEL, 6, None, None)
+    evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
+    facts = host(cpuinfo(model=0xAD))._replace(cross_check=Fact(seen, evidence))
+
+    assert decide(facts).verdict is NOT_REQUIRED
+
+
+# Every combination of what can be known, in one strategy.
+_tristate = st.sampled_from([None, False, True])
+_groups = st.lists(
+    st.builds(
+        CpuGroup,
+        st.sampled_from([None, INTEL, AMD, "GenuineIntei"]),
+        st.sampled_from([None, 6, 19]),
+        st.sampled_from([None, 0, 1, 0x6A, 0x8F, 0xAD, 0xCF]),
+        size=st.just(1),
+    ),
+    max_size=3,
+).map(tuple)
+_symbols = st.none() | st.lists(
+    st.builds(
+        Symbol,
+        st.sampled_from("tT"),
+        st.sampled_from(["tdx_clear_page", "tdx_quirk_reset_page", "tdx_sys_disable"]),
+        st.none(),
+    ),
+    max_size=2,
+).map(tuple)
+
+
+@st.composite
+def _facts(draw: st.DrawFn) -> HostFacts:
+    blank = nothing_known()
+    values = {
+        name: getattr(blank, name)._replace(value=draw(_tristate))
+        for name in (
+            "hypervisor",
+            "tdx_guest",
+            "tdx_host_platform",
+            "movdir64b",
+            "pw_mce",
+            "kvm_parameter",
+            "log_enabled",
+            "log_ready",
+            "log_kexec",
+            "config",
+        )
+    }
+    release = draw(st.none() | st.sampled_from(["6.12", "6.17", "6.18.2", "7.2", "8.0", "6.8-x"]))
+    return blank._replace(
+        groups=draw(_groups),
+        architecture=draw(st.sampled_from([None, "x86", "arm"])),
+        release=blank.release._replace(value=release),
+        symbols=blank.symbols._replace(value=draw(_symbols)),
+        **values,
+    )
+
+
+@given(_facts())
+def test_safe_to_skip_is_said_only_when_every_processor_is_known_not_to_need_it(
+    facts: HostFacts,
+) -> None:
+    decision = decide(facts)
+
+    if decision.verdict is NOT_REQUIRED:
+        assert facts.groups
+        assert not facts.pw_mce.value
+        assert all(group.vendor == INTEL and group.identified for group in facts.groups)
+        listed = {cpu.vfm for cpu in CPUS if cpu.tdx}
+        affected = {vfm for erratum in ERRATA for vfm in erratum.affected}
+        for group in facts.groups:
+            vfm = (group.vendor, group.family, group.model)
+            assert vfm not in affected
+            assert vfm in listed or (facts.tdx_host_platform.value and facts.pw_mce.value is False)
+    if decision.posture is Posture.SKIPS_SAFELY:
+        assert decision.verdict is NOT_REQUIRED
+    if decision.posture is Posture.IDLE:
+        assert not (
+            facts.tdx_host_platform.value and decision.kernel.clearing is Clearing.ON_ERRATUM
+        )
+
+
+@given(_facts(), st.permutations([0, 1, 2]))
+def test_the_order_of_processors_does_not_matter(facts: HostFacts, order: list[int]) -> None:
+    shuffled = tuple(facts.groups[n] for n in order if n < len(facts.groups))
+    one, other = decide(facts), decide(facts._replace(groups=shuffled))
+
+    assert (one.verdict, one.rule, one.posture) == (other.verdict, other.rule, other.posture)

@@ -1,0 +1,111 @@
+"""Captured hosts x formats, against golden files; the last line is the exit status.
+
+A new host is data only: a tree under hosts/, then ``pytest --accept``, and
+the diff is the review.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+
+import tdxreclaim
+from tdxreclaim.report.schemas import read_schema
+
+if TYPE_CHECKING:
+    from conftest import Compare, Ran, RunTool
+
+HOSTS = Path(__file__).parent / "hosts"
+NAMES = sorted(path.name for path in HOSTS.iterdir())
+FORMATS = ("text", "json", "shell")
+
+# Named, not listed: that the folder holds these is part of the test.
+CASES = (
+    "cpuid-GenuineIntel00606A6_ICX_04.txt",
+    "cpuid-GenuineIntel00806F8_SapphireRapids_05.txt",
+    "cpuinfo-sapphirerapids-8480plus-bare-metal.txt",
+    "cpuinfo-zen5.txt",
+    "dmesg-module-init-failed.txt",
+    "dmesg-reclaim-seamcall-failed.txt",
+    "dmesg-spr-8480ctdx-module-initialized.txt",
+    "lscpu-emr-8558.txt",
+    "sysroot-armv7.tar.gz",
+    "sysroot-x86_64-epyc_7451.tar.gz",
+)
+
+
+def _as_golden(ran: Ran) -> str:
+    out = ran.out.replace(f'"version": "{tdxreclaim.__version__}"', '"version": "VERSION"')
+    return f"{out}exit status: {ran.status}\n"
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("name", NAMES)
+def test_host(name: str, format_: str, run: RunTool, golden: Compare) -> None:
+    ran = run("check", "--from", name, "--format", format_, cwd=HOSTS)
+
+    assert ran.err == ""
+    golden(f"{name}.{format_}", _as_golden(ran))
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("name", CASES)
+def test_shared_case(
+    name: str, format_: str, run: RunTool, golden: Compare, shared_cases: Path
+) -> None:
+    ran = run("check", "--from", name, "--format", format_, cwd=shared_cases)
+
+    assert ran.err == ""
+    golden(f"case-{name}.{format_}", _as_golden(ran))
+
+
+def test_no_shared_case_is_left_out(shared_cases: Path) -> None:
+    assert {path.name for path in shared_cases.iterdir()} == set(CASES)
+
+
+@pytest.mark.parametrize("golden_json", sorted((HOSTS.parent / "expected").glob("*.json")))
+def test_golden_json_fits_the_schema(golden_json: Path) -> None:
+    text = re.sub(r"exit status: \d+\n\Z", "", golden_json.read_text())
+    schema = json.loads(read_schema("check"))
+
+    jsonschema.validate(json.loads(text), schema, cls=jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_host_says_where_it_is_from(name: str) -> None:
+    assert (HOSTS / name / "PROVENANCE").read_text().strip()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_tar_answers_as_its_tree(name: str, run: RunTool, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / name, "w:gz") as tar:
+        tar.add(HOSTS / name, f"sosreport-{name}")
+    tree = run("check", "--from", name, "--format", "json", "--explain", cwd=HOSTS)
+    packed = run("check", "--from", name, "--format", "json", "--explain", cwd=tmp_path)
+
+    assert packed.status == tree.status
+    assert packed.out == tree.out.replace('"format": "tree"', '"format": "tar"')
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("format_", FORMATS)
+def test_every_format_gives_the_same_status(name: str, format_: str, run: RunTool) -> None:
+    quiet = run("check", "--from", name, "--quiet", cwd=HOSTS)
+
+    assert quiet.out == ""
+    assert run("check", "--from", name, "--format", format_, cwd=HOSTS).status == quiet.status
+    zero = run("check", "--from", name, "--format", format_, "--exit-zero", cwd=HOSTS)
+    assert zero.status == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_fits_80_columns_and_cuts_nothing_off(name: str, run: RunTool) -> None:
+    wide = run("check", "--from", name, "--explain", cwd=HOSTS).out
+    assert max(map(len, wide.splitlines())) <= 80
+    assert "…" not in wide

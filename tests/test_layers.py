@@ -1,0 +1,150 @@
+"""The import arrow, the one door, and what a quick start must not load."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tdxreclaim"
+LAYERS = ("errors", "facts", "policy", "engine", "report", "cli")
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def _layer(module: str) -> int | None:
+    parts = module.split(".")
+    named = parts[1] if parts[0] == "tdxreclaim" and len(parts) > 1 else None
+    return LAYERS.index(named) if named in LAYERS else None
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the whole path"
+            found.add(node.module or "")
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_left(path: Path) -> None:
+    module = ".".join(("tdxreclaim", *path.relative_to(PACKAGE).with_suffix("").parts))
+    # The package itself and its entry point stand outside: version, and main().
+    own = _layer(module.removesuffix(".__init__"))
+    if own is None:
+        assert module in ("tdxreclaim.__init__", "tdxreclaim.__main__")
+        return
+    for imported in _imports(ast.parse(path.read_text())):
+        layer = _layer(imported)
+        assert layer is None or layer <= own, f"{module} imports {imported}, which is to its right"
+
+
+# What only facts/source.py may do: open files, run programs, ask the kernel.
+DOORS = {"open", "uname", "listdir", "scandir", "popen", "system", "read_text", "read_bytes"}
+ALLOWED = {
+    "facts/source.py": DOORS,
+    "facts/archive.py": {"open"},  # tarfile.open on a stream that source.py opened
+    "report/schemas/__init__.py": {"read_text"},  # a file of the package
+    "cli/output.py": {"open"},  # --output
+    "cli/__init__.py": {"open"},  # /dev/null in place of a closed stdout
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_one_door_to_the_host(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    tree = ast.parse(path.read_text())
+    called = {
+        node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute | ast.Name)
+    }
+    assert called & DOORS <= ALLOWED.get(name, set())
+    if name != "facts/source.py":
+        assert not _imports(tree) & {"subprocess", "socket", "platform", "cpuinfo", "ctypes"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_the_cli_prints_and_exits_and_only_text_draws(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    tree = ast.parse(path.read_text())
+    imports = _imports(tree)
+    if not name.startswith("cli/") and name != "__main__.py":
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        assert not names & {"print", "exit", "quit"}
+        assert "click" not in imports
+    if name != "report/text.py":
+        assert not {i for i in imports if i.partition(".")[0] == "rich"}
+
+
+PURE = [path for path in MODULES if path.parent.name in ("policy", "engine")]
+
+
+@pytest.mark.parametrize("path", PURE, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_policy_and_engine_are_pure(path: Path) -> None:
+    impure = {"os", "io", "sys", "time", "datetime", "pathlib", "subprocess", "logging"}
+    assert not _imports(ast.parse(path.read_text())) & impure
+
+
+def _modules_loaded(*arguments: str) -> set[str]:
+    program = (
+        "import sys\n"
+        "from tdxreclaim.cli import main\n"
+        f"main({list(arguments)!r})\n"
+        "print('\\n' + ' '.join(sys.modules))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(run.stdout.splitlines()[-1].split())
+
+
+SLOW = {
+    "rich",
+    "cpuinfo",
+    "multiprocessing",
+    "subprocess",
+    "tarfile",
+    "importlib.metadata",
+    "asyncio",
+    "jsonschema",
+    "ctypes",
+    "tomllib",
+    "pathlib",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "--quiet"),
+        ("check", "--format", "json"),
+        ("check", "--format", "shell"),
+        ("check", "--cpu", "spr", "--kernel", "6.17", "--quiet"),
+        ("--version",),
+        ("--help",),
+    ],
+    ids=" ".join,
+)
+def test_a_quick_start_loads_nothing_slow(arguments: tuple[str, ...]) -> None:
+    bare = subprocess.run(
+        [sys.executable, "-c", "import click, sys; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # pathlib and the like may come with the interpreter's own start-up (.pth files).
+    assert not _modules_loaded(*arguments) & (SLOW - set(bare.stdout.split()))
+
+
+def test_text_draws_with_rich_and_asks_no_py_cpuinfo() -> None:
+    loaded = _modules_loaded("check")
+    assert "rich.console" in loaded
+    assert "rich.table" not in loaded
+    assert "cpuinfo" not in loaded

@@ -1,0 +1,207 @@
+"""The tables themselves: rows disjoint, cited, nameable, in step with each other."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+
+from tdxreclaim.errors import UsageError
+from tdxreclaim.facts.cpu import encode_signature
+from tdxreclaim.facts.kernel import TDX_SYMBOLS
+from tdxreclaim.policy.errata import CPUS, ERRATA, INTEL, OTHER_VENDORS, find_cpu, find_cpu_by_name
+from tdxreclaim.policy.kernels import KERNELS, Version, find_kernel, upstream_version
+from tdxreclaim.policy.model import Certainty, Clearing
+from tdxreclaim.policy.names import parse_cpu, parse_vendor
+from tdxreclaim.report.schemas import read_schema
+
+if TYPE_CHECKING:
+    from conftest import Compare, RunTool
+
+    from tdxreclaim.policy.errata import CpuModel
+
+
+def test_cpu_rows_are_disjoint() -> None:
+    assert len({cpu.vfm for cpu in CPUS}) == len(CPUS)
+    names = [name for cpu in CPUS for name in {cpu.codename, cpu.macro, *cpu.short}]
+    assert len(set(names)) == len(names)
+
+
+def test_errata_rows_are_disjoint_and_their_cpus_are_listed_as_tdx_cpus() -> None:
+    affected = [vfm for erratum in ERRATA for vfm in erratum.affected]
+    assert len(set(affected)) == len(affected)
+    for vfm in affected:
+        row = find_cpu(vfm)
+        assert row is not None
+        assert row.tdx is Certainty.VERIFIED
+
+
+def test_every_row_has_a_citation() -> None:
+    for row in (*ERRATA, *KERNELS):
+        assert row.citations
+        assert all(citation.source and citation.locator for citation in row.citations)
+    assert all(cpu.citation.locator for cpu in CPUS)
+
+
+def test_kernel_rows_have_no_gap_and_no_overlap() -> None:
+    for row, after in itertools.pairwise(KERNELS):
+        assert row.first <= row.last < after.first
+        following = Version(row.last.major, row.last.minor + 1)
+        # 6.19 is the last of its series: 7.0 follows it.
+        assert after.first in (following, Version(row.last.major + 1, 0))
+
+
+def test_a_row_that_clears_by_the_erratum_cites_the_commit() -> None:
+    for row in KERNELS:
+        cited = any("01fb93a363e0" in citation.locator for citation in row.citations)
+        assert cited is (row.clearing is Clearing.ON_ERRATUM)
+
+
+def test_symbols_of_the_table_are_the_ones_that_are_read() -> None:
+    assert {name for row in KERNELS for name in row.symbols} == set(TDX_SYMBOLS)
+
+
+@pytest.mark.parametrize(
+    ("release", "version"),
+    [
+        ("6.17", (6, 17)),
+        ("6.18.0", (6, 18)),
+        ("6.18.35", (6, 18)),
+        ("7.0-rc1", (7, 0)),
+        ("6.18.0-rc7", (6, 18)),
+        ("6.17.0+", None),
+        ("6.17.0-5-generic", None),
+        ("6.8.0-1004-intel", None),
+        ("6.18.2-arch1-1", None),
+        ("6.18.", None),
+        ("6.18-", None),
+        ("6.18-rc", None),
+        ("6", None),
+        ("6.18.2.1", None),
+        ("", None),
+        ("six.eighteen", None),
+        ("6.18.0-rc1-00123-gabcdef012345", None),
+        ("\u0666.\u0661\u0668", None),
+    ],
+)
+def test_upstream_version(release: str, version: tuple[int, int] | None) -> None:
+    assert upstream_version(release) == version
+
+
+def test_a_release_after_the_last_row_is_in_no_row() -> None:
+    last = KERNELS[-1].last
+    assert find_kernel(last) is KERNELS[-1]
+    assert find_kernel(Version(last.major, last.minor + 1)) is None
+    assert find_kernel(Version(last.major + 1, 0)) is None
+
+
+@pytest.mark.parametrize("cpu", CPUS, ids=lambda cpu: cpu.macro)
+def test_a_cpu_is_found_however_its_name_is_spelt(cpu: CpuModel) -> None:
+    name = cpu.codename
+    spellings = {
+        name,
+        name.upper(),
+        name.replace(" ", "").lower(),
+        name.replace(" ", "-"),
+        name.replace(" ", "_"),
+        cpu.macro,
+        cpu.macro.removeprefix("INTEL_").lower(),
+        *cpu.short,
+    }
+    for spelling in spellings:
+        assert find_cpu_by_name(spelling) is cpu, spelling
+
+
+@pytest.mark.parametrize("cpu", CPUS, ids=lambda cpu: cpu.macro)
+def test_every_way_to_fake_a_cpu_means_the_same(cpu: CpuModel) -> None:
+    _, family, model = cpu.vfm
+    signature = encode_signature(family, model, 3)
+    for text in (
+        cpu.codename,
+        f"{family}/{model:#x}",
+        f"{family}/{model}",
+        f"GenuineIntel/{family}/{model}",
+        f"{family:02x}-{model:02x}-03",
+        f"{family:02X}-{model:02X}",
+        f"{signature:#x}",
+        f"0X{signature:08X}",
+    ):
+        faked = parse_cpu(text)
+        assert (faked.vendor, faked.family, faked.model) == cpu.vfm, text
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("0x1000806F8", "32 bits"),
+        ("0x8f", "for a model write"),
+        ("6/300", "out of range"),
+        ("271/1", "out of range"),
+        ("6/143/16", "out of range"),
+        ("5/0x8f", "no signature"),
+        ("06-8f-10", "no signature"),
+        ("6/", "not known"),
+        ("6/-1", "not known"),
+        ("6/0xzz", "not a number"),
+        ("pentium", "not known"),
+        ("", "not known"),
+        ("GenuineIntle/6/143", "no CPUID vendor"),
+        ("\u0666/\u0661", "not known"),
+        ("6/" + "9" * 5000, "not a number"),
+    ],
+)
+def test_a_cpu_that_cannot_be_is_refused(text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why) as caught:
+        parse_cpu(text)
+    assert caught.value.what == "--cpu"
+
+
+def test_a_misspelt_intel_is_not_another_vendor() -> None:
+    assert INTEL not in OTHER_VENDORS
+    assert parse_vendor("--vendor", "intel") == INTEL
+    assert parse_vendor("--vendor", "genuineintel") == INTEL
+    with pytest.raises(UsageError, match="no CPUID vendor"):
+        parse_vendor("--vendor", "GenuineIntle")
+
+
+def test_errata_text(run: RunTool, golden: Compare) -> None:
+    ran = run("errata")
+    assert max(map(len, ran.out.splitlines())) <= 80
+    golden("errata.text", ran.out)
+
+
+def test_errata_json_has_every_row_and_fits_its_schema(run: RunTool) -> None:
+    document = json.loads(run("errata", "--format", "json").out)
+
+    jsonschema.validate(document, json.loads(read_schema("errata")))
+    assert len(document["errata"]) == len(ERRATA)
+    assert len(document["cpus"]) == len(CPUS)
+    assert len(document["kernels"]) == len(KERNELS)
+
+
+@pytest.mark.parametrize(
+    ("name", "errata", "cpus", "kernels"),
+    [
+        ("tdx_pw_mce", 1, 2, 0),
+        ("spr", 1, 1, 0),
+        ("INTEL_GRANITERAPIDS_X", 0, 1, 0),
+        ("6.17", 0, 0, 1),
+        ("7.1.5", 0, 0, 1),
+    ],
+)
+def test_errata_of_a_name(name: str, errata: int, cpus: int, kernels: int, run: RunTool) -> None:
+    document = json.loads(run("errata", name, "--format", "json").out)
+    rows = [len(document[key]) for key in ("errata", "cpus", "kernels")]
+
+    assert rows == [errata, cpus, kernels]
+    assert run("errata", name).out
+
+
+@pytest.mark.parametrize("name", ["nonsense", "99.1", "tdx_pw"])
+def test_errata_of_no_name(name: str, run: RunTool) -> None:
+    ran = run("errata", name)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith("tdxreclaim: NAME: ")
