@@ -237,7 +237,8 @@ def decide(facts: HostFacts) -> Decision:
 
 def _evidence(facts: HostFacts, weighed: tuple[Step, ...]) -> tuple[Evidence, ...]:
     """Return everything that was looked at on the way, once, in that order."""
-    pieces = [facts.identity, *(piece for step in weighed for piece in step.evidence)]
+    asked = [facts.cross_check.evidence] if facts.cross_check else []
+    pieces = [facts.identity, *asked, *(piece for step in weighed for piece in step.evidence)]
     if facts.log_kexec.value:
         pieces.append(facts.log_kexec.evidence)
     return tuple(dict.fromkeys((*pieces, *facts.notes)))
