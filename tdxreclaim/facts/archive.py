@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts.evidence import Origin
-from tdxreclaim.facts.source import TEXT_LIMIT_BYTES, too_long
+from tdxreclaim.facts.source import TEXT_LIMIT_BYTES, decode, too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,6 +199,7 @@ def _unpack_zstd(packed: io.BufferedReader, name: str) -> _Frames:
 
 # What reading damaged data raises.
 UNPACK_ERRORS: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
+_TAR_ERRORS: tuple[type[Exception], ...] = (*UNPACK_ERRORS, tarfile.TarError)
 
 
 def looks_like_tar(head: bytes) -> bool:
@@ -337,11 +338,13 @@ def _pax_headers(data: bytes, before: _Headers) -> _Headers:
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + _LONGEST_NUMBER)
-        length = data[at:space] if space > at else b""
-        end = at + int(length) if length.isdigit() else 0
-        if not space < end <= len(data):
+        length = data[at : max(at, space)]
+        end = at + int(length) if length.isdigit() else at
+        if not at < space < end <= len(data):
             raise tarfile.ReadError("a damaged pax header")
-        key, _, value = data[space + 1 : end - 1].partition(b"=")
+        key, equals, value = data[space + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise tarfile.ReadError("a damaged pax header")
         if key in (b"path", b"GNU.sparse.name"):
             before = before._replace(name=_decode_name(value))
         elif key == b"size" and value.isdigit() and len(value) < _LONGEST_NUMBER:
@@ -425,7 +428,7 @@ class Archive:
             if member is not None:
                 self._keep(self._tar, member)
                 return True
-        except (tarfile.TarError, *UNPACK_ERRORS) as error:
+        except _TAR_ERRORS as error:
             self._damage = str(error)
         self._tar = None
         return False
@@ -447,7 +450,7 @@ class Archive:
         elif member.size > TEXT_LIMIT_BYTES:
             self._found[path] = too_long(path)
         else:
-            self._found[path] = tar.text(member).decode("utf-8", "replace")
+            self._found[path] = decode(tar.text(member))
 
     def _split(self, name: str) -> tuple[str, str | None]:
         """Return the folder that the host would be in, and the wanted path."""

@@ -4,6 +4,7 @@ Family, model and stepping are *display* values throughout, as Linux shows
 them.  0 is a value; ``None`` means that the text does not say.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -126,17 +127,23 @@ class Words(NamedTuple):
     """The words of a ``flags`` or ``bugs`` line, over all processors.
 
     ``complete`` is false where the line is missing for a processor, or cut
-    off: then a word that is not there may still have been there.
+    off: then a word that is not there may still have been there.  ``disputed``
+    are the words that some processors have and others do not.
     """
 
     present: frozenset[str]
     complete: bool
+    disputed: frozenset[str] = frozenset()
 
     def has(self, word: str) -> bool | None:
-        """Whether *word* is there; ``None`` if that cannot be told."""
+        """Whether any processor has *word*; ``None`` if that cannot be told."""
         if word in self.present:
             return True
         return False if self.complete else None
+
+    def all_have(self, word: str) -> bool | None:
+        """Whether *word* is said of the host as a whole; ``None`` if processors disagree."""
+        return None if word in self.disputed else self.has(word)
 
 
 NO_WORDS = Words(frozenset(), complete=False)
@@ -174,11 +181,11 @@ def parse_number(text: str | None, largest: int) -> int | None:
     return number if number <= largest else None
 
 
+_MICROCODE = re.compile(r"0x[0-9a-f]{1,8}", re.IGNORECASE)
+
+
 def _parse_microcode(text: str | None) -> int | None:
-    try:
-        return None if text is None else int(text, 16)
-    except ValueError:
-        return None
+    return int(text, 16) if text is not None and _MICROCODE.fullmatch(text) else None
 
 
 # The first key that tells an architecture's /proc/cpuinfo from the others'.
@@ -199,7 +206,7 @@ _OTHER_ARCHITECTURES = {
 }
 
 _X86_KEYS = ("vendor_id", "cpu family", "model")
-_KEYS = frozenset((*_X86_KEYS, "stepping", "microcode", "flags", "bugs"))
+_KEYS = frozenset(("processor", *_X86_KEYS, "stepping", "microcode", "flags", "bugs"))
 
 
 def _split_line(line: str) -> tuple[str, str] | None:
@@ -265,6 +272,8 @@ def parse_cpuinfo(text: str) -> CpuReading:
 
     Source: linux arch/x86/kernel/cpu/proc.c, show_cpuinfo().
     """
+    if not text.strip():
+        raise MalformedInputError("/proc/cpuinfo", "empty, as tar makes it of /proc: copy it first")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     notes: list[str] = []
     cut: str | None = None
@@ -295,7 +304,7 @@ _WORD_LINES = ("flags", "bugs")
 def _drop_unfinished(text: str) -> tuple[str, str | None]:
     """Return *text* without what may be half a value at its end, and which line that was.
 
-    Of a number the whole line goes, of a line of words the last word.
+    Of a number the value goes, of a line of words the last word.
     """
     head, newline, last = text.rpartition("\n")
     pair = _split_line(last)
@@ -304,9 +313,8 @@ def _drop_unfinished(text: str) -> tuple[str, str | None]:
     key, value = pair
     if key not in _KEYS:
         return text, None
-    if key in _WORD_LINES:
-        return f"{head}{newline}{key} : {value.rpartition(' ')[0]}", key
-    return head + newline, key
+    kept = value.rpartition(" ")[0] if key in _WORD_LINES else ""
+    return f"{head}{newline}{key} : {kept}", key
 
 
 _IDENTITY = ("vendor_id", "cpu family", "model", "stepping", "microcode")
@@ -340,4 +348,11 @@ def _census(parsed: list[dict[str, str]], notes: list[str], cut: str | None) -> 
 def _words(parsed: list[dict[str, str]], key: str, cut: str | None) -> Words:
     lines = {values.get(key) for values in parsed}
     present = frozenset(word for line in lines if line for word in line.split())
-    return Words(present, complete=None not in lines and cut != key)
+    # What a line that is cut off lacks is no contradiction.
+    whole = {values[key] for values in parsed[: -1 if cut == key else None] if key in values}
+    common = frozenset[str].intersection(*(frozenset(line.split()) for line in whole or [""]))
+    return Words(
+        present,
+        complete=None not in lines and cut != key,
+        disputed=present - common if whole else frozenset(),
+    )

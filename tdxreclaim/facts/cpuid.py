@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 # cpuid -r; the sub-leaf column is missing in old versions.
 _RAW = re.compile(
-    r"^\s*0x(?P<leaf>[0-9a-f]{8})(?: 0x(?P<sub>[0-9a-f]{2,8}))?: "
+    r"^[ \t]*0x(?P<leaf>[0-9a-f]{8})(?: 0x(?P<sub>[0-9a-f]{2,8}))?: "
     r"eax=0x(?P<a>[0-9a-f]{8}) ebx=0x(?P<b>[0-9a-f]{8}) "
-    r"ecx=0x(?P<c>[0-9a-f]{8}) edx=0x(?P<d>[0-9a-f]{8})\s*$",
+    r"ecx=0x(?P<c>[0-9a-f]{8}) edx=0x(?P<d>[0-9a-f]{8})[ \t\r]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 # Sub-leaves follow each other, with or without a "[SL 00]" after the registers.
@@ -76,17 +76,23 @@ def parse_cpuid(text: str) -> CpuReading:
         elif row.leaf == 1:
             signature = decode_signature(eax)
             groups[CpuGroup(vendor, *signature)] += 1
+            # The next CPU has a vendor of its own, or none that is known.
+            vendor = None
             hypervisor.append(bool(ecx & _BIT_HYPERVISOR))
         elif row.leaf == _FEATURES and (row.sub or 0) == 0 and not feature_leaf_seen:
             movdir64b.append(bool(ecx & _BIT_MOVDIR64B))
             feature_leaf_seen = True
     if not groups:
         raise MalformedInputError("CPUID dump", "leaf 1 (the signature) is not in it")
+    has_movdir64b: bool | None = any(movdir64b)
+    if not has_movdir64b and len(movdir64b) < len(hypervisor):
+        has_movdir64b = None  # not told of every CPU
     return CpuReading(
         "x86",
         count_groups(groups),
-        hypervisor=any(hypervisor),
-        movdir64b=any(movdir64b) if movdir64b else None,
+        # CPUs that disagree are no guest for sure.
+        hypervisor=hypervisor[0] if len(set(hypervisor)) == 1 else None,
+        movdir64b=has_movdir64b,
     )
 
 

@@ -106,21 +106,27 @@ class _Identity(NamedTuple):
     path: str
 
 
-def read_host(source: Source, *, symbols: bool = True, cross_check: bool = False) -> HostFacts:
+def read_host(
+    source: Source,
+    *,
+    symbols: bool = True,
+    cross_check: bool = False,
+    ask_py_cpuinfo: Callable[[], PyCpuinfo] = read_py_cpuinfo,
+) -> HostFacts:
     """Return what *source* says of its host.
 
     What the answer cannot depend on is not read: of a CPU that is not Intel's,
     or of a guest, nothing but the identity and the release.  With
     ``symbols=False`` the kernel's symbols and configuration are left out (they
     change the posture, never the verdict).  *cross_check* asks py-cpuinfo,
-    which takes a second.
+    which takes a second; *ask_py_cpuinfo* is how.
 
     Raises:
         HostReadError, MalformedInputError: there is something that should
             identify the processors, and none of it can be used.
 
     """
-    host = _Reader(source)
+    host = _Reader(source, ask_py_cpuinfo)
     identity = host.identity()
     reading = identity.reading
     facts = HostFacts(
@@ -148,7 +154,7 @@ def read_host(source: Source, *, symbols: bool = True, cross_check: bool = False
         + tuple(host.notes),
     )
     if cross_check:
-        facts = facts._replace(cross_check=_py_cpuinfo_group())
+        facts = facts._replace(cross_check=_py_cpuinfo_group(ask_py_cpuinfo))
     if not _may_be_tdx_host(facts):
         return facts
     log = host.log()
@@ -196,8 +202,9 @@ def _may_be_intel(vendor: str | None) -> bool:
 class _Reader:
     """Reads facts from one source, turning what cannot be read into evidence."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> None:
         self._source = source
+        self._ask_py_cpuinfo = ask_py_cpuinfo
         self._log: LogReading | None = None
         self._log_evidence: Evidence | None = None
         self.notes: list[Evidence] = []
@@ -253,7 +260,7 @@ class _Reader:
 
     def _identity_by_py_cpuinfo(self) -> _Identity:
         try:
-            found = read_py_cpuinfo()
+            found = self._ask_py_cpuinfo()
         except HostReadError as error:
             evidence = Evidence(error.what, not_readable(error.why), Origin.LIVE)
             return _Identity(CpuReading(None, ()), evidence, CPUINFO)
@@ -295,8 +302,11 @@ class _Reader:
             live = self._source.origin is Origin.LIVE
             self._log = LogReading()
             for path in (KERNEL_LOG,) if live else KERNEL_LOGS:
-                text, self._log_evidence = self.text(path)
-                self.log_path = path
+                text, evidence = self.text(path)
+                # One that cannot be read tells more than the next one's absence.
+                last = self._log_evidence
+                if text is not None or last is None or last.observed == ABSENT:
+                    self.log_path, self._log_evidence = path, evidence
                 if text is not None:
                     self._log = parse_kernel_log(text)
                     break
@@ -369,14 +379,20 @@ def describe(reading: CpuReading) -> str:
 
 
 def _word(identity: _Identity, words: Words, line: str, word: str) -> Fact[bool]:
-    value = words.has(word)
+    # Strictest first: what one processor has counts against skipping, what
+    # would make it a guest or settle it must hold for all.
+    strict = word in ("tdx_pw_mce", "movdir64b")
+    value = words.has(word) if strict else words.all_have(word)
     match value:
         case True:
             observed = f"{line}: {word}"
         case False:
             observed = f"{line}: no {word}"
         case _:
-            observed = f"{line}: not known whole"
+            disagree = word in words.disputed
+            observed = (
+                f"{line}: {'processors disagree on ' + word if disagree else 'not known whole'}"
+            )
     return Fact(value, identity.evidence._replace(observed=observed))
 
 
@@ -413,9 +429,9 @@ def _group_of(found: PyCpuinfo) -> CpuGroup:
     )
 
 
-def _py_cpuinfo_group() -> Fact[CpuGroup]:
+def _py_cpuinfo_group(ask: Callable[[], PyCpuinfo]) -> Fact[CpuGroup]:
     try:
-        group = _group_of(read_py_cpuinfo())
+        group = _group_of(ask())
     except HostReadError as error:
         return Fact(None, Evidence(error.what, not_readable(error.why), Origin.LIVE))
     return Fact(group, Evidence("py-cpuinfo", group.describe(), Origin.LIVE))

@@ -3,6 +3,8 @@
 import re
 from typing import NamedTuple
 
+from tdxreclaim.facts.cpu import parse_number
+
 # The functions that tell the generations of the reclaim code apart, and the
 # one that tells how kexec is dealt with.  What each proves is policy.
 TDX_SYMBOLS = (
@@ -13,7 +15,14 @@ TDX_SYMBOLS = (
     "tdx_sys_disable",
 )
 
-_LINE = r"[0-9a-fA-F]{1,16} (?P<type>[A-Za-z?]) (?P<name>\S+)(?:\s+\[(?P<module>\S+)\])?"
+_LINE = r"[0-9a-fA-F]{1,16} (?P<type>[A-Za-z?]) (?P<name>\S+)(?:[ \t]+\[(?P<module>\S+)\])?\r?"
+_LONGEST_ADDRESS = len("\nffffffff81000000 t")
+_LONGEST_SYMBOL = 1024
+
+
+# Half of IA32_MKTME_KEYID_PARTITIONING; far beyond any CPU.
+_MOST_KEY_IDS = 0xFFFF_FFFF
+_CAPACITY_WORDS = 2
 
 
 class Symbol(NamedTuple):
@@ -41,9 +50,11 @@ def parse_symbols(text: str) -> tuple[Symbol, ...] | None:
     for name in TDX_SYMBOLS:
         at = text.find(" " + name)
         while at >= 0:
-            start = text.rfind("\n", 0, at) + 1
-            end = text.find("\n", at)
-            match = line.fullmatch(text, start, len(text) if end < 0 else end)
+            # Looked for no further than a line reaches; a last line that does
+            # not end may be half a name.
+            start = text.rfind("\n", max(0, at - _LONGEST_ADDRESS), at) + 1
+            end = text.find("\n", at, at + _LONGEST_SYMBOL)
+            match = line.fullmatch(text, start, end) if end >= 0 else None
             if match and match["name"].partition(".")[0] == name:
                 found.add(Symbol(match["type"], name, match["module"]))
             at = text.find(" " + name, at + 1)
@@ -66,18 +77,25 @@ def parse_release(path: str, text: str) -> str | None:
 def parse_config(text: str) -> bool | None:
     """Return whether a kernel configuration has CONFIG_INTEL_TDX_HOST.
 
-    ``None`` if the text is no configuration.  Left out altogether counts as
-    off: an option whose dependencies fail is not written.
+    Left out counts as off where its menu is there to the end: an option whose
+    dependencies fail is not written.  ``None`` if the menu is not there.
     """
-    if "CONFIG_" not in text:
+    if re.search(r"^CONFIG_INTEL_TDX_HOST=y\r?$", text, re.MULTILINE):
+        return True
+    off = r"^# (?:CONFIG_INTEL_TDX_HOST is not set|end of Processor type and features)\r?$"
+    return False if re.search(off, text, re.MULTILINE) else None
+
+
+def parse_capacity(text: str) -> int | None:
+    """Return the guest KeyIDs that misc.capacity lists under ``tdx``; 0 if none.
+
+    ``None`` if the text is no misc.capacity.
+    """
+    lines = [line.split() for line in text.splitlines()]
+    if not all(len(line) == _CAPACITY_WORDS and line[1].isdecimal() for line in lines):
         return None
-    return re.search(r"^CONFIG_INTEL_TDX_HOST=y$", text, re.MULTILINE) is not None
-
-
-def parse_capacity(text: str) -> int:
-    """Return the guest KeyIDs that misc.capacity lists under ``tdx``; 0 if none."""
-    match = re.search(r"^tdx (\d{1,9})$", text, re.MULTILINE)
-    return int(match[1]) if match else 0
+    number = next((line[1] for line in lines if line[0] == "tdx"), "0")
+    return parse_number(number, _MOST_KEY_IDS)
 
 
 def parse_switch(text: str) -> bool | None:

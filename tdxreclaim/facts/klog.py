@@ -14,15 +14,19 @@ from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX, CpuGroup
 
 # What may stand before a kernel message: "kern  :info  : " (dmesg -x), a
 # syslog or journal head up to "kernel: ", "<6>", "[    1.234567] ", "[T1] ".
-_STAMP = r"(?:<\d{1,3}>)?(?:\[[^\]\n]{1,40}\] ?)*"
+# The facility is 0, kern: whoever writes to /dev/kmsg gets another.  A name
+# with ": " before "kernel: " is a program that quotes the kernel.
+_BRACKETS = r"(?>\[(?:[ \d.+<>]+| *[TC]\d+|[^\]\n]{0,30}\d\d:\d\d[^\]\n]{0,20})\]) ?"
+_STAMP = rf"(?:<[0-7]>)?(?:\d{{4}}-\d\d-\d\dT[\d:,.+-]{{8,24}} )?(?:{_BRACKETS})*+"
 _PREFIX = re.compile(
-    rf"(?:[a-z]{{3,8}} *:[a-z]{{3,6}} *: ?)?{_STAMP}(?:[^\n]{{0,200}}?\bkernel: {_STAMP})?"
+    rf"(?:kern *:[a-z]{{3,6}} *: ?)?{_STAMP}"
+    rf"(?:(?:(?!: )[^\n]){{0,200}}?(?<!\S)kernel: {_STAMP})?"
 )
 
 # One alternation finds the text; the prefix is looked at for the hits alone.
 _MESSAGES = re.compile(
-    r"Linux version (?P<release>[0-9]\S*)"
-    r"|smpboot: CPU0: (?P<brand>[^\n]*?) "
+    r"Linux version (?P<release>[0-9]\S*)(?=\s)"
+    r"|smpboot: CPU0: (?P<brand>[^\n]{0,80}?) "
     r"\(family: 0x(?P<family>[0-9a-f]+), model: 0x(?P<model>[0-9a-f]+)"
     r"(?:, stepping: 0x(?P<stepping>[0-9a-f]+))?\)"
     r"|Hypervisor detected: (?P<hypervisor>[^\n]+)"
@@ -39,6 +43,7 @@ _MESSAGES = re.compile(
 
 # No stamp is longer; a line of megabytes is not looked through.
 _LONGEST_PREFIX = 400
+_LONGEST_HEX = 8
 
 
 class LogLine(NamedTuple):
@@ -71,7 +76,8 @@ class LogReading(NamedTuple):
 def looks_like_kernel_log(text: str) -> bool:
     """Whether *text*, or the beginning of one, is a kernel log."""
     return bool(
-        re.search(r"^(?:<\d{1,3}>)?\[ *\d+\.\d{6}\]", text, re.MULTILINE)
+        re.search(r"^(?:kern *:\w+ *: ?|<\d{1,3}>)?\[ *\d+\.\d{6}\]", text, re.MULTILINE)
+        or re.search(r"^\[\w+ \w+ +\d+ \d\d:\d\d:\d\d \d{4}\] ", text, re.MULTILINE)
         or re.search(r"^[^\n]{1,200}? kernel: ", text, re.MULTILINE)
         or any(_is_kernel_line(text, match) for match in _MESSAGES.finditer(text))
     )
@@ -108,7 +114,9 @@ def _is_kernel_line(text: str, match: re.Match[str]) -> bool:
 
 def _group(match: re.Match[str]) -> CpuGroup:
     def number(name: str, largest: int) -> int | None:
-        value = int(match[name][:8], 16) if match[name] else None
+        digits = match[name]
+        # No register has more.
+        value = int(digits, 16) if digits and len(digits) <= _LONGEST_HEX else None
         return value if value is not None and value <= largest else None
 
     return CpuGroup(

@@ -17,8 +17,10 @@ from tdxreclaim.facts.cpu import (
 )
 
 _WHAT = "lscpu output"
-_X86 = frozenset({"x86_64", "i686", "i586", "i486", "i386"})
+_X86 = frozenset({"x86_64", "amd64", "i686", "i586", "i486", "i386"})
 _MOST_CPUS = 65_536
+# Longer than all flags there are.
+_LONGEST_VALUE = 1 << 16
 
 
 class _Field(NamedTuple):
@@ -37,7 +39,8 @@ def parse_lscpu(text: str) -> CpuReading:
     """Return the processors of an lscpu text.
 
     Flags that a terminal broke over several lines are joined, whether the
-    break was in a word or between two: both readings are kept.
+    break was in a word or between two: both readings are kept.  A last line
+    that does not end is not believed, as in `cpu.parse_cpuinfo`.
 
     Raises:
         MalformedInputError: it names no processor.
@@ -51,11 +54,14 @@ def parse_lscpu(text: str) -> CpuReading:
         elif line[:1].isspace() and line.strip() and fields:
             # A continuation: "…nopl xtopology nonstop_" / "tsc cpuid …".
             previous = fields[-1]
+            if len(previous.value) > _LONGEST_VALUE:
+                raise MalformedInputError(_WHAT, f"{previous.name} goes on without end")
             tail = line.strip()
             both = f"{previous.value}{tail} {previous.value.rpartition(' ')[2]} {tail}"
             fields[-1] = previous._replace(value=both)
     if fields:
-        fields[-1] = fields[-1]._replace(last=True)
+        cut = not text.endswith(("\n", "\r")) and fields[-1].name != "Flags"
+        fields[-1] = fields[-1]._replace(last=True, value="" if cut else fields[-1].value)
     return _reading(fields)
 
 
@@ -105,9 +111,9 @@ def _reading(fields: list[_Field]) -> CpuReading:
             sections[-1][field.name] = field.value
 
     architecture = first.get("Architecture")
-    if architecture is not None and architecture not in _X86:
-        return CpuReading(architecture, ())
     vendor = first.get("Vendor ID") or None
+    if architecture and architecture not in _X86 and vendor != "GenuineIntel":
+        return CpuReading(architecture, ())
     groups = tuple(
         CpuGroup(
             section.get("Vendor ID") or vendor,

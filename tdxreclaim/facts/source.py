@@ -59,8 +59,13 @@ class Source(Protocol):
         ...
 
 
-def _decode(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+def decode(data: bytes) -> str:
+    """Return the text in *data*; bytes that are not UTF-8 come as U+FFFD.
+
+    Zeros at the end are no text: tar fills files of /sys, which are shorter
+    than they say, with them.
+    """
+    return data.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _why(error: OSError) -> str:
@@ -110,7 +115,7 @@ class Live:
             return None
         except OSError as error:
             raise HostReadError("/" + path, _why(error), error.errno) from error
-        return _decode(b"".join(chunks))
+        return decode(b"".join(chunks))
 
     def label(self, path: str) -> str:
         """Return the absolute path."""
@@ -140,7 +145,7 @@ def _read_kernel_log() -> str | None:
                 break
             except BrokenPipeError:
                 continue  # this record was overwritten; the next read gives the next one
-            line = _kmsg_line(_decode(record))
+            line = _kmsg_line(decode(record))
             if line is not None:
                 lines.append(line)
     except OSError as error:
@@ -220,7 +225,7 @@ def read_py_cpuinfo() -> PyCpuinfo:
     try:
         values = json.loads(run.stdout)
     except ValueError as error:
-        last_line = _decode(run.stderr).strip().rpartition("\n")[2]
+        last_line = decode(run.stderr).strip().rpartition("\n")[2]
         raise HostReadError(what, last_line or "no JSON came back") from error
     if not isinstance(values, dict) or not values:
         raise HostReadError(what, "it found nothing")
@@ -256,6 +261,11 @@ class Files:
         """Do nothing: the texts are in memory."""
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    # Opening a FIFO would wait for its writer.
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 class Tree:
     """A captured host as a directory: a sysroot or an unpacked sosreport."""
 
@@ -274,19 +284,14 @@ class Tree:
         if os.path.commonpath((self._root, real)) != self._root:
             raise HostReadError(path, "a symbolic link that leads out of the tree")
         try:
-            # Non-blocking, or opening a FIFO would wait for its writer.
-            descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with open(real, "rb", opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise HostReadError(path, "not a regular file")
+                return decode(read_bounded(file, path))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise HostReadError(path, _why(error), error.errno) from error
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise HostReadError(path, "not a regular file")
-            try:
-                return _decode(read_bounded(file, path))
-            except OSError as error:
-                raise HostReadError(path, _why(error), error.errno) from error
 
     def label(self, path: str) -> str:
         """Return *path*."""
