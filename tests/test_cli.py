@@ -350,6 +350,17 @@ def test_a_full_disk_is_one_line(arguments: tuple[str, ...]) -> None:
     assert ran.stderr == b"tdxreclaim: standard output: No space left on device\n"
 
 
+def test_a_closed_stdout_is_one_line_unless_nothing_is_printed() -> None:
+    for arguments, status, said in (
+        (["check", "--cpu", "spr"], 3, "tdxreclaim: standard output: it is closed\n"),
+        (["check", "--cpu", "spr", "--quiet"], 10, ""),
+        (["check", "--cpu", "spr", "--output", "/dev/null"], 10, ""),
+    ):
+        closing = ["sh", "-c", 'exec "$@" >&-', "sh", *TOOL, *arguments]
+        ran = subprocess.run(closing, stderr=subprocess.PIPE, text=True, check=False)
+        assert (ran.returncode, ran.stderr) == (status, said)
+
+
 def test_an_interrupt_is_130(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)

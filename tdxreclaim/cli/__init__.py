@@ -72,7 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         status = cli.main(given, prog_name="tdxreclaim", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except TdxReclaimError as error:
         return emit_error(error, given)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -63,7 +63,8 @@ def wants_color(choice: str) -> bool:
         return False
     if os.environ.get("FORCE_COLOR"):
         return True
-    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return terminal and os.environ.get("TERM") != "dumb"
 
 
 def terminal_width() -> int:
@@ -77,13 +78,15 @@ def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
     """Print *text*, or put it whole into the file at *path* (``-`` prints).
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file, or standard output, cannot be written.
         ClosedPipeError: the reader of standard output went away.
 
     """
     if path is not None and path != "-":
         write_whole(path, text)
         return
+    if sys.stdout is None:
+        raise OutputError("standard output", "it is closed")
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         # A terminal that cannot show a character is no reason to fail.
