@@ -10,7 +10,12 @@ from typing import NoReturn
 # start-up.  A command that works for long turns it on again.
 gc.disable()
 
-from tdxreclaim.cli import main  # noqa: E402
+_INTERRUPTED = 130  # ExitStatus.INTERRUPTED, before anything is imported
+
+try:
+    from tdxreclaim.cli import main
+except KeyboardInterrupt:
+    os._exit(_INTERRUPTED)
 
 
 def run() -> NoReturn:
@@ -19,7 +24,10 @@ def run() -> NoReturn:
     Taking the interpreter apart again costs a fifth of a short run and does
     nothing for us: every file is closed and every stream flushed by now.
     """
-    status = main()
+    try:
+        status = main()
+    except KeyboardInterrupt:
+        status = _INTERRUPTED
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # What can be said of a stream that cannot be written, main() has said.

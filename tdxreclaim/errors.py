@@ -34,8 +34,7 @@ class ExitStatus(IntEnum):
 
 _MEANINGS = {
     ExitStatus.NOT_REQUIRED: (
-        "clearing is not required: it is positively safe to skip; "
-        "or a command that answers no question worked"
+        "clearing is not required, positively safe to skip; or: the command worked"
     ),
     ExitStatus.BUG: "a bug in tdxreclaim",
     ExitStatus.USAGE: "the command line is wrong",

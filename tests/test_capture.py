@@ -194,12 +194,10 @@ class TestRecognition:
         with opened(save(tmp_path, "nothing of the kind"), form) as found:
             assert found == (form, "nothing of the kind")
 
-    def test_a_tar_read_as_a_text_is_that_text(self, tmp_path: Path) -> None:
+    def test_a_tar_is_not_read_as_a_text(self, tmp_path: Path) -> None:
         path = save(tmp_path, tar_of((CPUINFO, SPR)))
-        with opened(path, CaptureFormat.CPUINFO) as (form, text):
-            assert form is CaptureFormat.CPUINFO
-            assert text is not None
-            assert "ustar" in text
+        with pytest.raises(MalformedInputError, match="binary, and so not cpuinfo"):
+            open_capture(str(path), CaptureFormat.CPUINFO)
 
     @pytest.mark.parametrize(
         ("data", "why"),
@@ -384,12 +382,24 @@ class TestTar:
         assert tar.read(CPUINFO) == SPR, "kept on the way to the other"
         assert tar.read(LSCPU) is None
 
-    def test_only_the_first_hosts_files_count(self) -> None:
-        tar = archive(
-            tar_of(("a/" + CPUINFO, SPR), ("b/" + CPUINFO, AMD), ("b/proc/version", "Linux"))
-        )
+    def test_two_hosts_are_not_taken_for_the_first(self) -> None:
+        tar = archive(tar_of(("a/" + CPUINFO, SPR), ("b/" + CPUINFO, AMD)))
+        assert tar.read(CPUINFO) == SPR
+        with pytest.raises(MalformedInputError, match="several captured hosts are in it: a and b"):
+            tar.read("proc/version")
+
+    def test_a_host_at_the_top_is_alone(self) -> None:
+        tar = archive(tar_of((CPUINFO, SPR), ("chroot/" + CPUINFO, AMD)))
         assert tar.read("proc/version") is None
         assert tar.read(CPUINFO) == SPR
+
+    def test_a_file_that_comes_twice_counts_only_if_it_is_the_same(self) -> None:
+        same = archive(tar_of((CPUINFO, SPR), (CPUINFO, SPR)))
+        assert same.read("proc/version") is None
+        changed = archive(tar_of((CPUINFO, AMD), (CPUINFO, SPR)))
+        assert changed.read(CPUINFO) == AMD
+        with pytest.raises(MalformedInputError, match="is in it twice, and not the same"):
+            changed.read("proc/version")
 
     def test_a_host_deeper_down_is_none(self) -> None:
         assert not archive(tar_of(("a/b/" + CPUINFO, SPR))).find_any()

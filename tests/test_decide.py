@@ -269,10 +269,26 @@ KERNELS = [
         id="old-core-without-kvm",
     ),
     pytest.param(
-        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.8.0-1004-intel"},
+        {
+            "kallsyms": kallsyms("t reset_tdx_pages"),
+            "release": "6.8.0-1004-intel",
+            "parameter": "Y\n",
+        },
         Clearing.ALWAYS,
         "symbols-clear-always",
-        id="old-core-of-a-distribution",
+        id="old-core-of-a-distribution-with-TDX-in-KVM",
+    ),
+    pytest.param(
+        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.8.0-55.el10"},
+        Clearing.UNKNOWN,
+        "release-not-upstream",
+        id="old-core-of-a-distribution-without-a-sign-of-it",
+    ),
+    pytest.param(
+        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.17.2"},
+        Clearing.ALWAYS,
+        "symbols-clear-always",
+        id="old-core-upstream",
     ),
     pytest.param({"kallsyms": NEW}, Clearing.ON_ERRATUM, "symbols-clear-on-erratum", id="new"),
     pytest.param({"kallsyms": NEWEST}, Clearing.ON_ERRATUM, "symbols-clear-on-erratum", id="7.2"),
@@ -305,6 +321,9 @@ KERNELS = [
         Clearing.UNKNOWN,
         "release-not-upstream",
         id="config-on",
+    ),
+    pytest.param(
+        {"release": "6.12.0", "parameter": "Y\n"}, Clearing.UNKNOWN, "release-belied", id="belied"
     ),
     pytest.param({"release": "6.15.9"}, Clearing.NO_TDX_HOST, "release-listed", id="6.15"),
     pytest.param({"release": "6.16"}, Clearing.ALWAYS, "release-listed", id="6.16"),
@@ -423,6 +442,9 @@ POSTURES = [
     pytest.param(
         host(cpuinfo(flags=None), kallsyms=NEW), Posture.UNKNOWN, id="SPR-no-flag-state-unknown"
     ),
+    pytest.param(
+        host(SPR, release="6.12.0", parameter="Y\n"), Posture.UNKNOWN, id="SPR-release-belied"
+    ),
     pytest.param(host(SPR, release="6.12"), Posture.IDLE, id="SPR-kernel-without-TDs"),
     pytest.param(host(SPR, release="6.17.0-5-generic"), Posture.UNKNOWN, id="SPR-distribution"),
     pytest.param(host(GNR, kallsyms=OLD), Posture.CLEARS_NEEDLESSLY, id="GNR-always"),
@@ -451,6 +473,9 @@ KEXECS = [
     pytest.param(host(SPR, release="7.1"), Kexec.REFUSED, id="SPR-7.1"),
     pytest.param(host(SPR, release="7.2"), Kexec.AFTER_DISABLE, id="SPR-7.2"),
     pytest.param(host(SPR, release="6.17"), Kexec.NOT_BUILT, id="SPR-6.17"),
+    pytest.param(host(SPR, release="6.12"), Kexec.NOT_BUILT, id="SPR-6.12"),
+    pytest.param(host(SPR, release="5.15"), Kexec.ALLOWED, id="SPR-5.15"),
+    pytest.param(host(cpuinfo(), release="6.17"), Kexec.UNKNOWN, id="SPR-6.17-off"),
     pytest.param(host(SPR, release="6.17.0-5-generic"), Kexec.UNKNOWN, id="distribution"),
     pytest.param(
         host(SPR, release="6.17.0-5-generic", kallsyms=NEW), Kexec.REFUSED, id="by-symbols"
@@ -540,10 +565,53 @@ def test_the_saving_is_never_the_mailing_lists_figure() -> None:
     assert "40" not in said
 
 
+LOG_OF_EMR = (
+    "[    1.000000] smpboot: CPU0: INTEL(R) XEON(R) PLATINUM 8558 "
+    "(family: 0x6, model: 0xcf, stepping: 0x2)\n"
+)
+
+
+def test_a_log_or_lscpu_of_another_cpu_in_the_capture_is_not_overlooked() -> None:
+    by_log = decide(host(GNR, log=LOG_OF_EMR))
+    files = {
+        "proc/cpuinfo": GNR,
+        "sos_commands/processor/lscpu": "Architecture: x86_64\nVendor ID: GenuineIntel\n"
+        "CPU family: 6\nModel: 207\nStepping: 2\nL1d: 1\n",
+    }
+    by_lscpu = decide(read_host(Files(files)))
+
+    for decision in (by_log, by_lscpu):
+        assert decision.verdict is REQUIRED
+        assert any("disagree" in warning for warning in decision.warnings)
+    agreeing = LOG_OF_EMR.replace("0xcf", "0xad")
+    assert decide(host(GNR, log=agreeing)).verdict is NOT_REQUIRED
+
+
+def test_an_unverified_tdx_cpu_is_a_warning() -> None:
+    assert _warned(host(cpuinfo(family=19, model=1)), "not verified")
+    assert not _warned(host(GNR), "not verified")
+
+
+def test_a_cpu_settled_by_the_kernels_list_alone_is_a_warning() -> None:
+    assert _warned(host(cpuinfo(model=0xC9, flags=ACTIVE)), "older than the CPU")
+
+
+def test_a_faked_cpu_is_not_off_because_the_real_one_is() -> None:
+    base = host(cpuinfo(AMD, 26, 2))
+    decision = decide(fake_cpu(base, FakedCpu("--cpu", INTEL, 6, 0x8F)))
+    assert (decision.host.state, decision.posture) == (HostState.UNKNOWN, Posture.UNKNOWN)
+
+
+def test_a_faked_kernel_has_brought_nothing_up() -> None:
+    decision = decide(fake_kernel(host(SPR, parameter="Y\n", kallsyms=NEW), "6.1"))
+    assert decision.host.state is HostState.BIOS_ENABLED
+    assert decision.posture is Posture.IDLE
+
+
 def test_py_cpuinfo_that_sees_an_affected_cpu_is_believed() -> None:
     seen = CpuGroup(INTEL, 6, 0x8F, 8)
     evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
-    facts = host(cpuinfo(model=0xAD))._replace(cross_check=Fact(seen, evidence))
+    facts = host(cpuinfo(model=0xAD))._replace(witnesses=(Fact(seen, evidence),))
 
     decision = decide(facts)
 
@@ -555,7 +623,7 @@ def test_py_cpuinfo_that_sees_an_affected_cpu_is_believed() -> None:
 def test_py_cpuinfo_that_drops_a_zero_model_does_not_disagree() -> None:
     seen = CpuGroup(INTEL, 6, None, None)
     evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
-    facts = host(cpuinfo(model=0xAD))._replace(cross_check=Fact(seen, evidence))
+    facts = host(cpuinfo(model=0xAD))._replace(witnesses=(Fact(seen, evidence),))
 
     assert decide(facts).verdict is NOT_REQUIRED
 

@@ -61,16 +61,22 @@ def check(
     chosen = read_chosen_host(symbols=not quiet, **host)
     decision = decide(chosen.facts)
     if not quiet:
-        colored = wants_color(color)
+        colored = wants_color(color, output)
         report = Report(decision, chosen.source, chosen.form, explain)
         emit(_render(report, format_, color=colored), output, color=colored)
     ctx.exit(ExitStatus.NOT_REQUIRED if exit_zero else decision.verdict.exit_status)
 
 
 def _refuse_with_quiet(ctx: click.Context) -> None:
-    for name, option in (("format_", "--format"), ("explain", "--explain"), ("output", "--output")):
+    contradicting = {
+        "format_": "--format",
+        "explain": "--explain",
+        "output": "--output",
+        "exit_zero": "--exit-zero",
+    }
+    for name, option in contradicting.items():
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise UsageError("--quiet", f"contradicts {option}: it prints nothing")
+            raise UsageError("--quiet", f"contradicts {option}: the exit status is all it gives")
 
 
 def _render(report: Report, format_: str, *, color: bool) -> str:

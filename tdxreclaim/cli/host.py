@@ -28,32 +28,43 @@ class Host(NamedTuple):
     form: str
 
 
+def _once(*names: str, **settings: Any) -> Callable[..., Any]:  # noqa: ANN401  (click's)
+    """Return an option that may be given once: of two hosts the last must not win quietly."""
+
+    def only(_: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+        if len(given) > 1:
+            raise UsageError(parameter.opts[0], f"given {len(given)} times")
+        return given[0] if given else None
+
+    return click.option(*names, multiple=True, callback=only, **settings)
+
+
 def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that `read_chosen_host` takes."""
     options = (
-        click.option(
+        _once(
             "--from",
             "from_",
             metavar="PATH",
             help="Read a captured host: /proc/cpuinfo, lscpu (text, -J), cpuid -r, a kernel log, "
             "a directory or tar of /proc and /sys, a sosreport; - is standard input.",
         ),
-        click.option(
+        _once(
             "--from-format",
             type=click.Choice(_CAPTURE_FORMATS),
             help="What --from is, where its beginning does not tell.",
         ),
-        click.option(
+        _once(
             "--cpu",
             metavar="CPU",
             help="Fake the CPU: spr, emeraldrapids, INTEL_GRANITERAPIDS_X, 6/0x8f, 06-8f-08, or a "
             "CPUID signature such as 0x806F8.",
         ),
-        click.option("--vendor", metavar="ID", help="Fake the vendor (GenuineIntel)."),
-        click.option("--family", metavar="N", help="Fake the family (decimal, or hex with 0x)."),
-        click.option("--model", metavar="N", help="Fake the model."),
-        click.option("--stepping", metavar="N", help="Fake the stepping."),
-        click.option("--kernel", metavar="RELEASE", help="Fake the kernel release, such as 6.17."),
+        _once("--vendor", metavar="ID", help="Fake the vendor (GenuineIntel)."),
+        _once("--family", metavar="N", help="Fake the family (decimal, or hex with 0x)."),
+        _once("--model", metavar="N", help="Fake the model."),
+        _once("--stepping", metavar="N", help="Fake the stepping."),
+        _once("--kernel", metavar="RELEASE", help="Fake the kernel release, such as 6.17."),
         click.option(
             "--live",
             is_flag=True,
@@ -97,7 +108,9 @@ def read_chosen_host(
 
     faked = _faked_cpu(cpu, vendor, family, model, stepping)
     if kernel is not None:
-        _check_release(kernel)
+        kernel = _release(kernel)
+    if from_ == "":
+        raise UsageError("--from", "the name is empty")
     if from_ is not None and live:
         raise UsageError("--live", "contradicts --from")
     if from_format is not None and from_ is None:
@@ -200,8 +213,12 @@ def _faked_cpu(
     )
 
 
-def _check_release(release: str) -> None:
+def _release(text: str) -> str:
     import re
 
-    if not re.fullmatch(r"\d{1,3}\.\d{1,3}[\w.+~-]{0,100}", release, re.ASCII):
-        raise UsageError("--kernel", f"{release!r} is not a kernel release (6.17, 6.18.2-1.fc43)")
+    release = text.removeprefix("v")
+    if not re.fullmatch(
+        r"[1-9]\d{0,2}\.(?:0|[1-9]\d{0,2})(?:[.+~_-][\w.+~-]{0,100})?", release, re.ASCII
+    ):
+        raise UsageError("--kernel", f"{text!r} is not a kernel release (6.17, 6.18.2-1.fc43)")
+    return release

@@ -51,14 +51,17 @@ help_option = click.option(
 )
 
 
-def wants_color(choice: str) -> bool:
+def wants_color(choice: str, path: str | None = None) -> bool:
     """Return the one rule for colour, for click and rich alike.
 
     ``--color always|never`` over ``NO_COLOR`` over ``FORCE_COLOR`` (set and
-    not empty) over the terminal.
+    not empty) over the terminal.  A file, at *path*, is coloured only by
+    ``always``.
     """
     if choice != "auto":
         return choice == "always"
+    if path is not None and path != "-":
+        return False
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):
@@ -111,9 +114,10 @@ def write_whole(path: str, text: str) -> None:
     target = os.path.realpath(path)
     temporary = f"{target}.{os.getpid()}.tmp"
     try:
-        mode = _mode(target)
+        mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):
-            with open(target, "w", encoding="utf-8") as device:
+            # By the name that was given: what /dev/stdout leads to may have none.
+            with open(path, "w", encoding="utf-8") as device:
                 device.write(text)
             return
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
@@ -142,11 +146,14 @@ def _mode(path: str) -> int | None:
 
 def emit_error(error: TdxReclaimError, arguments: Sequence[str]) -> int:
     """Say an error on stderr, and in the format asked for on stdout; return its status."""
+    from tdxreclaim.facts.evidence import flat
+
     render = _error_renderer(requested_format(arguments))
-    with contextlib.suppress(OSError):
-        if render is not None:
+    if render is not None:
+        with contextlib.suppress(OSError):
             click.echo(render(error), nl=False)
-        click.echo(f"tdxreclaim: {error.what}: {error.why}", err=True)
+    with contextlib.suppress(OSError):
+        click.echo(f"tdxreclaim: {flat(error.what)}: {flat(error.why)}", err=True)
     return error.exit_status
 
 

@@ -13,7 +13,7 @@ import zlib
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
-from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.evidence import Origin, flat
 from tdxreclaim.facts.source import TEXT_LIMIT_BYTES, decode, too_long
 
 if TYPE_CHECKING:
@@ -360,7 +360,9 @@ class Archive:
 
     ``wanted`` are the paths that may be asked for: those that come by on the
     way to another are kept.  The first of them fixes the folder that the host
-    is in; the same names elsewhere in the archive are not this host's.
+    is in.  At the top of the archive the host is alone, whatever its folders
+    hold; a second one beside a first in a folder is refused, and so is a file
+    that comes twice and differs: which of them counts is not for us to say.
     ``file`` is what to close in the end.
     """
 
@@ -435,22 +437,31 @@ class Archive:
 
     def _keep(self, tar: _Tar, member: _Member) -> None:
         prefix, path = self._split(member.name)
-        if path is None or path in self._found:
+        if path is None or (self._prefix == "" and prefix):
             return
         if self._prefix is None:
             self._prefix = prefix
         elif self._prefix != prefix:
+            both = f"{flat(self._prefix)} and {flat(prefix or 'the top')}"
+            raise MalformedInputError(self._name, f"several captured hosts are in it: {both}")
+        if path in self._found:
+            if self._found[path] != self._text(tar, member, path):
+                why = f"{path} is in it twice, and not the same"
+                raise MalformedInputError(self._name, why)
             return
         if path not in self._wanted:
             self._configs += 1
             if self._configs > _MOST_CONFIGS:
                 raise tarfile.ReadError(f"more than {_MOST_CONFIGS} kernel configurations")
+        self._found[path] = self._text(tar, member, path)
+
+    @staticmethod
+    def _text(tar: _Tar, member: _Member, path: str) -> str | HostReadError:
         if member.refusal is not None:
-            self._found[path] = HostReadError(path, member.refusal)
-        elif member.size > TEXT_LIMIT_BYTES:
-            self._found[path] = too_long(path)
-        else:
-            self._found[path] = decode(tar.text(member))
+            return HostReadError(path, member.refusal)
+        if member.size > TEXT_LIMIT_BYTES:
+            return too_long(path)
+        return decode(tar.text(member))
 
     def _split(self, name: str) -> tuple[str, str | None]:
         """Return the folder that the host would be in, and the wanted path."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import archive, cpu, cpuid, host, klog, lscpu
 from tdxreclaim.facts.source import (
+    NO_HOST,
     Files,
     Source,
     is_directory,
@@ -102,7 +103,7 @@ def _open_file(file: io.BufferedReader, name: str, form: CaptureFormat | None) -
     if form is CaptureFormat.TAR or (form is None and archive.looks_like_tar(head)):
         tar = archive.Archive(stream, host.WANTED, name, file)
         if not tar.find_any():
-            why = "no captured host: proc/cpuinfo or the like is not in it"
+            why = NO_HOST
             if tar.damage:
                 why = f"not readable as tar ({tar.damage})"
             raise MalformedInputError(name, why)
@@ -110,6 +111,8 @@ def _open_file(file: io.BufferedReader, name: str, form: CaptureFormat | None) -
 
     if not head:
         raise MalformedInputError(name, "empty")
+    if form is not None and b"\0" in head:
+        raise MalformedInputError(name, f"binary, and so not {form}")
     if form is None:
         form = recognise(head.decode("utf-8", "replace"))
     if form is None:

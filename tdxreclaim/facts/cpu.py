@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.facts.evidence import flat
 
 # What the base and extended fields of CPUID.01H:EAX can hold.
 FAMILY_MAX = 0xF + 0xFF
@@ -115,7 +116,7 @@ class CpuGroup(NamedTuple):
 
     def describe(self) -> str:
         """Return vendor, number, stepping and microcode in one phrase."""
-        parts = [self.vendor or "unknown vendor", self.number]
+        parts = [flat(self.vendor) if self.vendor else "unknown vendor", self.number]
         if self.stepping is not None:
             parts.append(f"stepping {self.stepping}")
         if self.microcode is not None:

@@ -46,12 +46,17 @@ def not_readable(why: str) -> str:
     return f"not readable: {why}"
 
 
-def printable(text: str) -> str:
-    """Return *text* on one line, safe for a terminal, cut at 160 characters.
+def flat(text: str) -> str:
+    """Return *text* on one line, safe for a terminal.
 
-    A capture is untrusted: a model name may carry escape sequences.
+    A capture is untrusted, its name too: a vendor may carry escape sequences.
     """
-    flat = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.strip())
-    if len(flat) <= _LONGEST_OBSERVATION:
-        return flat
-    return flat[: _LONGEST_OBSERVATION - 1] + "…"
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def printable(text: str) -> str:
+    """Return *text* as `flat` does, stripped and cut at 160 characters."""
+    line = flat(text.strip())
+    if len(line) <= _LONGEST_OBSERVATION:
+        return line
+    return line[: _LONGEST_OBSERVATION - 1] + "…"

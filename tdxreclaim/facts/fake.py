@@ -62,9 +62,8 @@ def nothing_known() -> HostFacts:
 def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
     """Return *facts* with another CPU.
 
-    What the real CPU's flags say of the silicon, and what the real kernel
-    said of it (``bugs``, the refused kexec), does not hold for another CPU and
-    becomes unknown; what they say of the host's state stays.
+    What the real kernel said of the real CPU does not hold for another one and
+    becomes unknown; that TDX is active, or that this is a guest, stays.
     """
     counts: dict[CpuGroup, int | None] = {}
     for group in facts.groups or (CpuGroup(None, None, None),):
@@ -79,19 +78,32 @@ def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
         identity=identity,
         architecture="x86",
         groups=groups,
+        tdx_host_platform=_if_true(facts.tdx_host_platform, gone),
+        log_enabled=_if_true(facts.log_enabled, gone),
         movdir64b=Fact(None, gone),
         pw_mce=Fact(None, gone),
         log_kexec=Fact(None, gone),
-        cross_check=None,
+        witnesses=(),
     )
 
 
 def fake_kernel(facts: HostFacts, release: str) -> HostFacts:
-    """Return *facts* with another kernel release; the real kernel's symbols do not hold for it."""
+    """Return *facts* with another kernel release.
+
+    The real kernel's symbols, and what it has brought up, do not hold for it.
+    """
     gone = Evidence("--kernel", NOT_KNOWN_OF_FAKED, Origin.FAKED)
     return facts._replace(
         release=Fact(release, Evidence("--kernel", release, Origin.FAKED)),
         symbols=Fact(None, gone),
         config=Fact(None, gone),
+        kvm_parameter=Fact(None, gone),
+        key_ids=Fact(None, gone),
+        module_version=Fact(None, gone),
+        log_ready=Fact(None, gone),
         log_kexec=Fact(None, gone),
     )
+
+
+def _if_true(fact: Fact[bool], gone: Evidence) -> Fact[bool]:
+    return fact if fact.value else Fact(None, gone)

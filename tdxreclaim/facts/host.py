@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
@@ -75,7 +76,8 @@ class HostFacts(NamedTuple):
 
     ``groups`` is the census; empty if no processor could be identified or the
     architecture is not x86.  ``architecture`` is ``x86``, another one's name,
-    or ``None``.  ``cross_check`` is the processor that py-cpuinfo sees.
+    or ``None``.  ``witnesses`` are processors that other sources
+    name: py-cpuinfo when asked, a capture's lscpu and kernel log.
     ``notes`` is what else a reader of the answer should know was seen.
     """
 
@@ -96,7 +98,7 @@ class HostFacts(NamedTuple):
     release: Fact[str]
     symbols: Fact[tuple[Symbol, ...]]
     config: Fact[bool]
-    cross_check: Fact[CpuGroup] | None = None
+    witnesses: tuple[Fact[CpuGroup], ...] = ()
     notes: tuple[Evidence, ...] = ()
 
 
@@ -154,11 +156,12 @@ def read_host(
         + tuple(host.notes),
     )
     if cross_check:
-        facts = facts._replace(cross_check=_py_cpuinfo_group(ask_py_cpuinfo))
+        facts = facts._replace(witnesses=(_py_cpuinfo_group(ask_py_cpuinfo),))
     if not _may_be_tdx_host(facts):
         return facts
     log = host.log()
     facts = facts._replace(
+        witnesses=facts.witnesses + host.witnesses(identity.path, log),
         kvm_parameter=host.fact(KVM_PARAMETER, parse_switch),
         key_ids=host.fact(MISC_CAPACITY, parse_capacity),
         module_version=host.fact(MODULE_VERSION, lambda text: printable(text) or None),
@@ -188,9 +191,7 @@ def _may_be_tdx_host(facts: HostFacts) -> bool:
         return False
     if facts.architecture not in (None, "x86"):
         return False
-    groups = facts.groups
-    if facts.cross_check and facts.cross_check.value:
-        groups += (facts.cross_check.value,)
+    groups = facts.groups + tuple(fact.value for fact in facts.witnesses if fact.value)
     return not groups or any(_may_be_intel(group.vendor) for group in groups)
 
 
@@ -273,21 +274,35 @@ class _Reader:
             reading = CpuReading(architecture, ())
         return _Identity(reading, Evidence("py-cpuinfo", describe(reading), Origin.LIVE), CPUINFO)
 
+    def witnesses(self, identity_path: str, log: LogReading) -> tuple[Fact[CpuGroup], ...]:
+        """Return the processors that a capture names beside its identity."""
+        found: list[Fact[CpuGroup]] = []
+        if self._source.origin is Origin.CAPTURED and identity_path == CPUINFO:
+            text, _ = self.text(LSCPU)
+            # Of a witness that cannot be understood nothing is taken.
+            with contextlib.suppress(MalformedInputError):
+                groups = () if text is None else dict(_identity_parsers())[LSCPU](text).groups
+                found += [Fact(group, self.evidence(LSCPU, group.describe())) for group in groups]
+        if log.group is not None and log.cpu is not None and identity_path not in KERNEL_LOGS:
+            found.append(Fact(log.group, self._log_line(log.cpu)))
+        return tuple(found)
+
     def release(self) -> Fact[str]:
+        unreadable: Evidence | None = None
         for path in RELEASES:
             text, evidence = self.text(path)
             release = None if text is None else parse_release(path, text)
             if release is not None:
                 return Fact(printable(release), self.evidence(path, release))
             if evidence.observed not in ("", ABSENT):
-                self.notes.append(evidence)
+                unreadable = unreadable or evidence
         if self._source.origin is Origin.LIVE:
             release = kernel_release()
             return Fact(release, Evidence("uname", release or ABSENT, Origin.LIVE))
         if self._log is not None and self._log.release:
             line = self._log.release
             return Fact(printable(line.text), self._log_line(line))
-        return Fact(None, self.evidence(RELEASES[0], ABSENT))
+        return Fact(None, unreadable or self.evidence(RELEASES[0], ABSENT))
 
     def config(self, release: str | None) -> Fact[bool]:
         if release is None or "/" in release:

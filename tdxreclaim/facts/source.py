@@ -301,6 +301,9 @@ class Tree:
         """Do nothing: every file is closed once it is read."""
 
 
+NO_HOST = "no captured host: no proc/cpuinfo or the like in it, nor one folder down"
+
+
 def open_tree(path: str, wanted: frozenset[str]) -> Tree:
     """Return the captured host in directory *path*, or in its only sub-directory.
 
@@ -324,7 +327,7 @@ def open_tree(path: str, wanted: frozenset[str]) -> Tree:
     if len(hosts) > 1:
         raise MalformedInputError(path, f"{len(hosts)} captured hosts are in it; name one of them")
     if not hosts:
-        raise MalformedInputError(path, "no captured host: proc/cpuinfo or the like is not in it")
+        raise MalformedInputError(path, NO_HOST)
     return Tree(hosts[0])
 
 

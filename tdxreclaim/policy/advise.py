@@ -108,8 +108,8 @@ def advise(
             )
         case Posture.CLEARS_AS_REQUIRED:
             advice.append(
-                "Leave the clearing alone. No kernel release makes it unnecessary on this CPU, "
-                "so a newer one does not shorten the shutdown of a TD by skipping it."
+                "Leave the clearing alone. No kernel can make it unnecessary on this CPU, so a newer "
+                "one does not shorten the shutdown of a TD by skipping it."
             )
         case Posture.CLEARS_NEEDLESSLY:
             advice.append(
@@ -140,7 +140,8 @@ def _idle_advice(verdict: Verdict) -> str:
     if verdict is Verdict.CLEAR_REQUIRED:
         return (
             "Nothing to do while TDX is not active. Once it is, this CPU needs the clearing: "
-            f"every upstream release that can run TDs ({_CLEARS_ALWAYS.first} and later) does it here."
+            f"every upstream release that can run TDs and is known ({_CLEARS_ALWAYS.first} to "
+            f"{KERNELS[-1].last}) does it here."
         )
     return (
         "Nothing to do while TDX is not active. For TDX choose "
@@ -165,11 +166,10 @@ def _unknown_advice(
         ]
     if kernel.clearing is not Clearing.UNKNOWN:
         return ["See whether TDX is active on the host: tdx_host_platform among its flags."]
-    old, new = _CLEARS_ALWAYS.symbols, _SKIPPING.symbols
+    old, new = _CLEARS_ALWAYS.symbols[0], _SKIPPING.symbols
     known = (
-        f"Look in the host's /proc/kallsyms (no root needed): {' or '.join(old)} means that "
-        f"the kernel clears on every CPU, {' or '.join(new)} that it clears on affected "
-        "CPUs alone."
+        f"Look in the host's /proc/kallsyms (no root needed): {old} means that the kernel "
+        f"clears on every CPU, {' or '.join(new)} that it clears on affected CPUs alone."
     )
     if verdict is Verdict.CLEAR_REQUIRED and host.erratum_flag:
         known += " With tdx_pw_mce set, as here, both clear."
@@ -228,14 +228,29 @@ def warn(
         warnings.append(
             "The CPU shown in a guest is what the hypervisor chose to show; it may be another."
         )
-    if affected and host.state in (HostState.OFF, HostState.UNKNOWN):
-        warnings.extend(f"{p.codename}: {p.note}." for p in silicon.processors if p.note)
+    told = host.state not in (HostState.OFF, HostState.UNKNOWN)
+    warnings.extend(
+        f"{p.codename}: {p.note}."
+        for p in silicon.processors
+        if p.note and not (told and p.silicon is Silicon.AFFECTED)
+    )
+    if any(p.rule == "kernel-closed-list" for p in silicon.processors):
+        warnings.append(
+            "This rests on the kernel's list alone, and a kernel that is older than the CPU "
+            "cannot have it in its list: use a kernel that was made for this CPU."
+        )
+    if kernel.rule == "release-belied":
+        warnings.append(
+            "The kernel's release and the host's state disagree: by its release it cannot run "
+            "TDs, and TDX is on in KVM. The state is believed."
+        )
     whole = [p.group for p in silicon.processors if p.group.identified]
     if len({(group.vendor, group.family, group.model) for group in whole}) > 1:
         shown = "; ".join(group.describe() for group in whole)
         warnings.append(f"The processors disagree, and the strictest counts: {shown}.")
-    if facts.cross_check is not None and facts.cross_check.value is None:
-        warnings.append(f"No cross-check: {facts.cross_check.evidence.observed}.")
+    warnings.extend(
+        f"No cross-check: {evidence.observed}." for value, evidence in facts.witnesses if not value
+    )
     if facts.tdx_host_platform.value is False and active:
         warnings.append(
             "The flags have no tdx_host_platform, yet TDX is active: an out-of-tree kernel, or "

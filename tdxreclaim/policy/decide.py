@@ -72,7 +72,7 @@ def _guest_td(case: _Case) -> Outcome:
             "faked by the hypervisor",
             [case.facts.tdx_guest.evidence, case.facts.identity],
         )
-    return passes("no sign of being a TD")
+    return passes(_no_guest(case))
 
 
 def _guest_vm(case: _Case) -> Outcome:
@@ -82,7 +82,13 @@ def _guest_vm(case: _Case) -> Outcome:
             "faked by the hypervisor",
             [case.facts.hypervisor.evidence, case.facts.identity],
         )
-    return passes("no sign of being a virtual machine")
+    return passes(_no_guest(case))
+
+
+def _no_guest(case: _Case) -> str:
+    if case.facts.hypervisor.value or case.facts.tdx_guest.value:
+        return "the flags say guest, and the kernel's tdx_pw_mce says otherwise, which counts more"
+    return "no sign of being a guest"
 
 
 def _erratum_rule(erratum: Erratum) -> Callable[[_Case], Outcome]:
@@ -101,8 +107,7 @@ def _erratum_rule(erratum: Erratum) -> Callable[[_Case], Outcome]:
 
 
 def _identity(case: _Case) -> list[Evidence]:
-    cross = case.facts.cross_check
-    return [case.facts.identity, *([cross.evidence] if cross else [])]
+    return [case.facts.identity, *(evidence for _, evidence in case.facts.witnesses)]
 
 
 def _cpu_unknown(case: _Case) -> Outcome:
@@ -237,8 +242,8 @@ def decide(facts: HostFacts) -> Decision:
 
 def _evidence(facts: HostFacts, weighed: tuple[Step, ...]) -> tuple[Evidence, ...]:
     """Return everything that was looked at on the way, once, in that order."""
-    asked = [facts.cross_check.evidence] if facts.cross_check else []
-    pieces = [facts.identity, *asked, *(piece for step in weighed for piece in step.evidence)]
+    named = (evidence for _, evidence in facts.witnesses)
+    pieces = [facts.identity, *named, *(piece for step in weighed for piece in step.evidence)]
     if facts.log_kexec.value:
         pieces.append(facts.log_kexec.evidence)
     return tuple(dict.fromkeys((*pieces, *facts.notes)))

@@ -58,7 +58,9 @@ _DROP_PAGE = Citation(
     "linux", 'commit 4a72a6dc447d ("x86/tdx: Drop exported function tdx_quirk_reset_page()")'
 )
 
-_NOT_BUILT = "TDX host support cannot be built together with kexec"
+_FIRST_KVM = Citation("linux v6.16", "arch/x86/kvm/vmx/tdx.c: the first release that has it")
+
+_NOT_BUILT = "this kernel is built with TDX host support or with kexec, never with both"
 _REFUSED = (
     "loading a kexec or kdump image is refused where TDX is on in the BIOS, even if no TD ever ran"
 )
@@ -66,6 +68,19 @@ _REFUSED = (
 KERNELS = (
     KernelRow(
         first=Version(0, 0),
+        last=Version(6, 7),
+        clearing=Clearing.NO_TDX_HOST,
+        certainty=Certainty.VERIFIED,
+        summary="KVM cannot run TDs; the first release that can is 6.16",
+        kexec=Kexec.ALLOWED,
+        # In which release the core of TDX host support came is not verified.
+        kexec_certainty=Certainty.UNVERIFIED,
+        kexec_summary="a kernel before TDX host support, where the erratum plays no part",
+        symbols=(),
+        citations=(_FIRST_KVM,),
+    ),
+    KernelRow(
+        first=Version(6, 8),
         last=Version(6, 15),
         clearing=Clearing.NO_TDX_HOST,
         certainty=Certainty.VERIFIED,
@@ -74,9 +89,7 @@ KERNELS = (
         kexec_certainty=Certainty.INFERRED,
         kexec_summary=_NOT_BUILT,
         symbols=(),
-        citations=(
-            Citation("linux v6.16", "arch/x86/kvm/vmx/tdx.c: the first release that has it"),
-        ),
+        citations=(_FIRST_KVM,),
     ),
     KernelRow(
         first=Version(6, 16),

@@ -58,7 +58,7 @@ def parse_vendor(option: str, text: str) -> str:
     """
     vendor = _VENDORS.get(text.strip().lower())
     if vendor is None:
-        raise UsageError(option, f"{text!r} is no CPUID vendor (GenuineIntel, AuthenticAMD, …)")
+        raise UsageError(option, f"{text!r} is no CPUID vendor (GenuineIntel, AuthenticAMD, ...)")
     return vendor
 
 
@@ -100,8 +100,8 @@ def _from_signature(text: str, eax: int, option: str) -> FakedCpu:
         raise UsageError(option, f"{text} is longer than the 32 bits of a CPUID signature")
     family, model, stepping = decode_signature(eax)
     if family < _LEAST_FAMILY_OF_SIGNATURE:
-        why = f"as a CPUID signature {text} is family {family}; for a model write 6/{text}"
-        raise UsageError(option, why)
+        hint = f"; for a model write 6/{text}" if eax <= MODEL_MAX else ""
+        raise UsageError(option, f"as a CPUID signature {text} is of family {family}{hint}")
     return FakedCpu(option, INTEL, family, model, stepping)
 
 

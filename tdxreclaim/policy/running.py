@@ -37,6 +37,15 @@ def _first_row(clearing: Clearing) -> KernelRow:
     return next(row for row in KERNELS if row.clearing is clearing)
 
 
+def kvm_has_tdx(facts: HostFacts) -> bool:
+    """Whether KVM itself says that it runs TDs, or could."""
+    return bool(facts.kvm_parameter.value or facts.key_ids.value)
+
+
+def _and(names: set[str]) -> str:
+    return f"{' and '.join(sorted(names))} {'clears' if len(names) == 1 else 'clear'}"
+
+
 def _named(facts: HostFacts, names: tuple[str, ...]) -> list[Symbol]:
     return [symbol for symbol in facts.symbols.value or () if symbol.name in names]
 
@@ -54,11 +63,13 @@ def _old_symbols(facts: HostFacts) -> Outcome:
     found = {symbol.name for symbol in _named(facts, _OLD)}
     row = _row(facts)
     always = _first_row(Clearing.ALWAYS)
-    if found == {"reset_tdx_pages"} and row and row.clearing is Clearing.NO_TDX_HOST:
-        return passes("reset_tdx_pages alone, in a release whose KVM has no TDX")
+    in_kvm = kvm_has_tdx(facts) or (row is not None and row.clearing is Clearing.ALWAYS)
+    if found == {"reset_tdx_pages"} and not in_kvm:
+        # Since 6.8 it is there for the PAMT, in kernels whose KVM runs no TD.
+        return passes("reset_tdx_pages alone, and no sign of TDX in KVM", _read(facts))
     if found:
         return fires(
-            f"{' and '.join(sorted(found))} clear without looking at the erratum flag",
+            f"{_and(found)} without looking at the erratum flag",
             [facts.symbols.evidence, facts.release.evidence],
             always.citations,
         )
@@ -69,7 +80,7 @@ def _new_symbols(facts: HostFacts) -> Outcome:
     found = {symbol.name for symbol in _named(facts, _NEW)}
     if found:
         return fires(
-            f"{' and '.join(sorted(found))} clear only with the erratum flag set",
+            f"{_and(found)} only with the erratum flag set",
             [facts.symbols.evidence, facts.release.evidence],
             (_generation_by_symbols(facts) or _first_row(Clearing.ON_ERRATUM)).citations,
         )
@@ -91,9 +102,22 @@ def _listed(facts: HostFacts) -> Outcome:
     row = _row(facts)
     if row is None:
         return passes("the release is not an upstream one in the table")
+    if row.clearing is Clearing.NO_TDX_HOST and kvm_has_tdx(facts):
+        return passes("the release has no TDX in KVM, and KVM has TDX on")
     return fires(
         f"upstream {facts.release.value}: {row.summary}", [facts.release.evidence], row.citations
     )
+
+
+def _belied(facts: HostFacts) -> Outcome:
+    row = _row(facts)
+    if row is not None:
+        return fires(
+            f"{facts.release.value} by its name cannot run TDs, and KVM has TDX on: it is not "
+            "the upstream kernel of that name",
+            [facts.release.evidence, facts.kvm_parameter.evidence, facts.key_ids.evidence],
+        )
+    return passes("no release that KVM belies")
 
 
 def _newer(facts: HostFacts) -> Outcome:
@@ -127,6 +151,7 @@ _RULES = (
     ("symbols-clear-on-erratum", _new_symbols),
     ("config-no-tdx-host", _config_off),
     ("release-listed", _listed),
+    ("release-belied", _belied),
     ("release-newer-than-table", _newer),
     ("release-not-upstream", _distribution),
     ("kernel-unknown", _unknown),
@@ -196,8 +221,8 @@ def _kexec(
     row = _generation(facts, kernel)
     if row is None:
         return Kexec.UNKNOWN, "it is not known which generation of the code this kernel has"
-    if row.kexec is Kexec.NOT_BUILT:
-        return Kexec.NOT_BUILT, f"{row.kexec_summary}: no kexec and no kdump on a TDX host"
+    if row.clearing is not Clearing.ON_ERRATUM:
+        return _kexec_before_the_refusal(row, state)
     if verdict is Verdict.UNDETERMINED:
         return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
     if silicon is not Silicon.AFFECTED and not facts.pw_mce.value:
@@ -212,10 +237,19 @@ def _kexec(
     return row.kexec, f"{row.kexec_summary} (inferred, not read in a released kernel)"
 
 
+def _kexec_before_the_refusal(row: KernelRow, state: HostState) -> tuple[Kexec, str]:
+    """Return what kernels do that know no tdx_pw_mce in kexec: up to 6.17."""
+    if row.kexec is not Kexec.NOT_BUILT:
+        return row.kexec, row.kexec_summary
+    if state is HostState.OFF:
+        return Kexec.UNKNOWN, f"{row.kexec_summary}, and which of them this one has is not known"
+    return Kexec.NOT_BUILT, f"{row.kexec_summary}: no kexec and no kdump on a TDX host"
+
+
 def _generation(facts: HostFacts, kernel: KernelFinding) -> KernelRow | None:
     """Return the row whose code this kernel has, by its release or its symbols."""
     row = _row(facts)
-    if row is not None and not release_disagrees(facts, kernel):
+    if row is not None and not release_disagrees(facts, kernel) and kernel.rule != "release-belied":
         return row
     # An old function in a distribution's kernel does not tell how kexec was patched.
     return _generation_by_symbols(facts) if kernel.rule == "symbols-clear-on-erratum" else None

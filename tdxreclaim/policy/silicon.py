@@ -18,9 +18,8 @@ _STRICTEST_FIRST = (Silicon.AFFECTED, Silicon.UNKNOWN, Silicon.NOT_AFFECTED, Sil
 def judge_silicon(facts: HostFacts) -> SiliconFinding:
     """Return every processor judged, and the strictest as the host's own."""
     groups = facts.groups
-    if facts.cross_check is not None and facts.cross_check.value is not None:
-        seen = facts.cross_check.value
-        if not any(same_cpu(group, seen) for group in groups):
+    for seen, _ in facts.witnesses:
+        if seen is not None and not any(same_cpu(group, seen) for group in groups):
             groups += (seen._replace(size=0),)
     processors = tuple(_judge(group, facts) for group in groups)
     if processors:
@@ -68,15 +67,16 @@ def _judge(group: CpuGroup, facts: HostFacts) -> Processor:
             because = (
                 f"no erratum about clearing lists {name}; TDX on it is not verified ({row.note})"
             )
-        return Processor(group, codename, Silicon.NOT_AFFECTED, "no-erratum", because)
+        note = f"TDX on it is not verified ({row.note})" if row.tdx is Certainty.UNVERIFIED else ""
+        return Processor(group, codename, Silicon.NOT_AFFECTED, "no-erratum", because, note)
     if facts.tdx_host_platform.value and facts.pw_mce.value is False:
         because = (
-            f"{name} is in no table here; the kernel activated TDX on it without the "
+            f"{name} is not among the TDX CPUs known here; the kernel activated TDX on it without the "
             "erratum flag, and its list of affected CPUs is closed"
         )
         return Processor(group, codename, Silicon.NOT_AFFECTED, "kernel-closed-list", because)
     if facts.movdir64b.value is False:
         because = f"{name} has no MOVDIR64B, without which there is no TDX"
         return Processor(group, codename, Silicon.NO_TDX, "no-movdir64b", because)
-    because = f"{name} is in no table here" + (f": {row.note}" if row else "")
+    because = f"{name} is not among the TDX CPUs known here" + (f": {row.note}" if row else "")
     return Processor(group, codename, Silicon.UNKNOWN, "cpu-unlisted", because)

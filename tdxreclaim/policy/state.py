@@ -32,7 +32,7 @@ def has_x86_intel(facts: HostFacts) -> bool:
 
 
 def _td(facts: HostFacts) -> Outcome:
-    if facts.tdx_guest.value:
+    if facts.tdx_guest.value and in_guest(facts):
         return fires("this is a TD: it runs inside TDX", [facts.tdx_guest.evidence])
     return passes("no sign of being a TD", [facts.tdx_guest.evidence])
 

@@ -64,8 +64,12 @@ def render(report: Report) -> str:
 
 
 def render_error(error: TdxReclaimError) -> str:
-    """Return an error as assignments: the verdict is empty, ``ERROR`` is not."""
-    return _assign(EXIT_STATUS=str(int(error.exit_status)), ERROR=f"{error.what}: {error.why}")
+    """Return an error as assignments: the verdict is empty, ``ERROR`` is not.
+
+    ``MUST_CLEAR`` is 1: whoever does not know clears.
+    """
+    why = f"{error.what}: {error.why}"
+    return _assign(MUST_CLEAR="1", EXIT_STATUS=str(int(error.exit_status)), ERROR=why)
 
 
 def _assign(**values: str) -> str:

@@ -40,7 +40,7 @@ def select(name: str) -> Tables | None:
         if erratum.id == name:
             affected = tuple(cpu for vfm in erratum.affected if (cpu := find_cpu(vfm)))
             return Tables((erratum,), affected, ())
-    version = upstream_version(name)
+    version = upstream_version(name.removeprefix("v"))
     if version is not None:
         row = find_kernel(version)
         return Tables((), (), (row,)) if row else None

@@ -14,6 +14,7 @@ from tdxreclaim.facts.evidence import (
     NOT_KNOWN_OF_FAKED,
     NOT_NEEDED,
     Origin,
+    flat,
 )
 from tdxreclaim.policy.model import Posture, Verdict
 
@@ -157,11 +158,11 @@ def headline(report: Report) -> str:
             answer = f"{_capital(host)} need not clear reclaimed TDX pages"
         case _:
             assert_never(decision.verdict)
-    return f"{answer}{_and_the_kernel(decision.posture)}."
+    return f"{answer}{_and_the_kernel(decision)}."
 
 
-def _and_the_kernel(posture: Posture) -> str:
-    match posture:
+def _and_the_kernel(decision: Decision) -> str:
+    match decision.posture:
         case Posture.CLEARS_AS_REQUIRED:
             return ", and its kernel does"
         case Posture.CLEARS_NEEDLESSLY:
@@ -171,13 +172,13 @@ def _and_the_kernel(posture: Posture) -> str:
         case Posture.AT_RISK:
             return ", and its kernel does NOT"
         case Posture.IDLE:
-            return "; there are none now, as TDX is not active"
+            return f"; there are none now: {decision.posture_because}"
         case Posture.UNKNOWN:
             return "; what its kernel does is not known"
         case Posture.NOT_APPLICABLE:
             return ""
         case _:
-            assert_never(posture)
+            assert_never(decision.posture)
 
 
 def _subject(report: Report) -> str:
@@ -203,7 +204,7 @@ def _faked(report: Report) -> str:
 
 def _source(report: Report) -> str:
     origins = ", ".join(report.origins)
-    return f"{report.source} ({report.form}; facts {origins})"
+    return f"{flat(report.source)} ({report.form}; facts {origins})"
 
 
 def _kernel(decision: Decision) -> str:
