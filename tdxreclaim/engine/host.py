@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.engine.leaves import SUCCESS, Reply, Status
+from tdxreclaim.engine.memory import BLOCK_PAGES
 from tdxreclaim.engine.plan import Action, Phase, Plan, Scope, Stage, Step
 from tdxreclaim.engine.states import (
     IDENTITY,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 _MAX_CACHE_WB_LOOPS = 10_000
 _SLICES = 64
-_SLICE_PAGES = 1 << 24
 _MAX_LISTED_PAGES = 16
 _ON_PAGES = frozenset(
     {Scope.GUEST_PAGE, Scope.SEPT_PAGE, Scope.VCPU_PAGE, Scope.TDCS_PAGE, Scope.TDR}
@@ -169,14 +169,17 @@ class Host:
 
     def _stretch(self, stage: Stage, start: int, stop: int) -> None:
         """A stage on pages that nobody watches."""
-        size = max(_SLICE_PAGES, -(-(stop - start) // _SLICES))
-        for begin in range(start, stop, size):
-            end = min(begin + size, stop)
+        # Whole blocks, whose counts the store remembers; not so many that it shows.
+        size = BLOCK_PAGES * max(4, -(-(stop - start) // (_SLICES * BLOCK_PAGES)))
+        begin = start
+        while begin < stop:
+            end = min((begin // size + 1) * size, stop)
             odd = self.machine.pages.odd(begin, end)
             self._alike(stage, begin, end)
             self._advance(end - begin - len(odd))
             for page in odd:
                 self._one_page(stage, page)
+            begin = end
 
     def _alike(self, stage: Stage, start: int, stop: int) -> None:
         """A stage on the pages that are not odd, all of those in one state at once."""

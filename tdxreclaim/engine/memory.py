@@ -14,6 +14,7 @@ that ten operations in a row cost one pass.
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,31 +22,110 @@ from typing import TYPE_CHECKING, NamedTuple
 from tdxreclaim.engine.states import compose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-# Small enough to stay in a core's cache while it is copied, translated and
-# counted; from 16 to 64 KiB make no difference, 1 MiB costs 1.6 times as much.
-_CHUNK = 1 << 16
+# One less than the modulus of Adler-32, which sums a chunk; see _tally.
+_CHUNK = 65_520
+_MODULUS = 65_521
+# Loaded pages are kept, and their counts remembered, in blocks of this many.
+BLOCK_PAGES = 1 << 22
+
+
+class _Data:
+    """Bytes that are never written to, and how many of them are in which class."""
+
+    def __init__(self, view: memoryview, partition: bytes | None = None) -> None:
+        self.view = view
+        self.partition = partition
+        self.counted: Counter[int] | None = None
+
+    def part(self, start: int, stop: int) -> _Data:
+        """A part of it; all of it is itself, with what it remembers."""
+        if (start, stop) == (0, len(self.view)):
+            return self
+        return _Data(self.view[start:stop], self.partition)
+
+    def possible(self) -> Iterable[int]:
+        """Bytes that may occur: a superset."""
+        if self.partition is None or self.counted is None:
+            return range(256)
+        counted = self.counted
+        return (byte for byte, each in enumerate(self.partition) if counted[each])
+
+    def chunks(self, table: bytes | None) -> Iterator[bytes]:
+        """Its bytes through a table, a chunk at a time."""
+        for start in range(0, len(self.view), _CHUNK):
+            chunk = bytes(self.view[start : start + _CHUNK])
+            yield chunk if table is None else chunk.translate(table)
+
+    def count(self, classes: bytes) -> Counter[int]:
+        """How many bytes are in each class; looks at them only if it must."""
+        if self.partition is None:
+            self.partition = classes
+        if self.counted is None:
+            self.counted = self._tally(self.partition)
+        known: dict[int, int] = {}
+        for byte in self.possible():
+            if known.setdefault(self.partition[byte], classes[byte]) != classes[byte]:
+                # What is remembered is too coarse for this question.
+                return self._tally(classes)
+        total: Counter[int] = Counter()
+        for each, number in known.items():
+            total[number] += self.counted[each]
+        return total
+
+    def _tally(self, classes: bytes) -> Counter[int]:
+        wanted = sorted({classes[byte] for byte in self.possible()})
+        total: Counter[int] = Counter()
+        if len(wanted) == 1:
+            total[wanted[0]] = len(self.view)
+            return total
+        for chunk in self.chunks(classes):
+            # Searching for a byte is many times as fast as counting it.
+            *others, last = [each for each in wanted if each in chunk]
+            left = len(chunk)
+            if not others:
+                total[last] += left
+                continue
+            # Adler-32 sums the bytes modulo a prime above the chunk's length, and
+            # unlike bytes.count does not slow down where they change at random.
+            # With all classes but two counted, the sum of the chunk says how the
+            # rest falls into those two.
+            weight = _sum(chunk)
+            *others, first = others
+            for each in others:
+                found = _sum(chunk.translate(_ONLY[each]))
+                total[each] += found
+                left -= found
+                weight -= found * each
+            found = (weight - first * left) * pow(last - first, -1, _MODULUS) % _MODULUS
+            total[last] += found
+            total[first] += left - found
+        return total
+
+
+def _sum(chunk: bytes) -> int:
+    """The sum of its bytes, modulo 65521."""
+    return ((zlib.adler32(chunk) & 0xFFFF) - 1) % _MODULUS
+
+
+_ONLY = tuple(bytes(each == byte for each in range(256)) for byte in range(256))
 
 
 class _Loaded(NamedTuple):
-    """A byte a page, never written to, and the table to read it through."""
+    """Pages with a byte each, and the table to read them through."""
 
-    data: memoryview
+    data: _Data
     table: bytes | None
 
-    def chunks(self, classes: bytes | None = None) -> Iterator[bytes]:
-        """The states, or their *classes*, a chunk at a time."""
-        table = self.table
-        if classes is not None:
-            table = classes if table is None else compose(table, classes)
-        for start in range(0, len(self.data), _CHUNK):
-            chunk = bytes(self.data[start : start + _CHUNK])
-            yield chunk if table is None else chunk.translate(table)
+    def through(self, table: bytes) -> bytes:
+        """From the bytes as they lie to what *table* makes of the pages' states."""
+        return table if self.table is None else compose(self.table, table)
 
     def possible(self) -> frozenset[int]:
-        """States that may occur: a superset, found without looking at the data."""
-        return frozenset(range(256) if self.table is None else self.table)
+        """States that may occur: a superset."""
+        states = self.data.possible()
+        return frozenset(states if self.table is None else (self.table[each] for each in states))
 
 
 class PageStore:
@@ -62,6 +142,8 @@ class PageStore:
         self._cells: list[int | _Loaded] = [state] if pages else []
         self._odd: dict[int, int] = {}
         self._sorted: list[int] | None = []
+        self.asked: list[bytes] = []
+        """Classes that loaded pages were counted by, as maps from the bytes loaded."""
 
     def __getitem__(self, page: int) -> int:
         state = self._odd.get(page)
@@ -90,15 +172,30 @@ class PageStore:
             self._odd[page] = state
         self._replace(start, stop, [(start, state)])
 
-    def load(self, start: int, states: bytes | bytearray | memoryview) -> None:
+    def load(
+        self,
+        start: int,
+        states: bytes | bytearray | memoryview,
+        partition: bytes | None = None,
+    ) -> None:
         """Give each page from *start* on its own byte of *states*, which is not copied.
 
-        The caller must not change *states* afterwards.
+        The caller must not change *states* afterwards.  *partition* maps each
+        byte to a class: pages of a class will answer all later questions
+        alike.  With it the bytes are looked at once; if it turns out wrong,
+        once more a question, and nothing worse.
         """
-        data = memoryview(states).cast("B")
-        for page in self.odd(start, start + len(data)):
-            self._odd[page] = data[page - start]
-        self._replace(start, start + len(data), [(start, _Loaded(data, None))])
+        view = memoryview(states).cast("B")
+        for page in self.odd(start, start + len(view)):
+            self._odd[page] = view[page - start]
+        self._replace(
+            start,
+            start + len(view),
+            [
+                (start + at, _Loaded(_Data(view[at : at + BLOCK_PAGES], partition), None))
+                for at in range(0, len(view), BLOCK_PAGES)
+            ],
+        )
 
     def translate(self, start: int, stop: int, table: bytes) -> None:
         """Send every page of a range through a table of 256 states."""
@@ -114,8 +211,7 @@ class PageStore:
             if isinstance(cell, int):
                 cells.append((begin, table[cell]))
             else:
-                waiting = table if cell.table is None else compose(cell.table, table)
-                cells.append((begin, _Loaded(cell.data, waiting)))
+                cells.append((begin, _Loaded(cell.data, cell.through(table))))
         self._replace(start, stop, cells)
 
     def plain_possible(self, start: int, stop: int) -> frozenset[int]:
@@ -132,7 +228,9 @@ class PageStore:
             if isinstance(cell, int):
                 total[classes[cell]] += end - begin
             else:
-                total.update(_count(cell, classes))
+                through = cell.through(classes)
+                self.asked.append(through)
+                total.update(cell.data.count(through))
         total.subtract(classes[self._plain(page)] for page in self.odd(start, stop))
         return total
 
@@ -159,7 +257,7 @@ class PageStore:
             if isinstance(cell, int):
                 out += bytes([cell]) * (end - begin)
             else:
-                for chunk in cell.chunks():
+                for chunk in cell.data.chunks(cell.table):
                     out += chunk
         for page in self.odd(start, stop):
             out[page - start] = self._odd[page]
@@ -177,7 +275,7 @@ class PageStore:
         cell = self._cells[at]
         if isinstance(cell, int):
             return cell
-        state = cell.data[page - self._starts[at]]
+        state = cell.data.view[page - self._starts[at]]
         return state if cell.table is None else cell.table[state]
 
     def _plain_search(self, start: int, stop: int, classes: bytes) -> Iterator[int]:
@@ -187,7 +285,9 @@ class PageStore:
                     yield from range(begin, end)
                 continue
             base = begin
-            for chunk in cell.chunks(classes):
+            if not any(classes[state] == 1 for state in cell.possible()):
+                continue
+            for chunk in cell.data.chunks(cell.through(classes)):
                 at = chunk.find(1)
                 while at >= 0:
                     yield base + at
@@ -204,7 +304,7 @@ class PageStore:
             cell = self._cells[at]
             if not isinstance(cell, int):
                 base = self._starts[at]
-                cell = _Loaded(cell.data[start - base : end - base], cell.table)
+                cell = _Loaded(cell.data.part(start - base, end - base), cell.table)
             yield start, end, cell
             start, at = end, at + 1
 
@@ -229,25 +329,3 @@ class PageStore:
                 merged.append((begin, cell))
         self._starts[first:last] = [begin for begin, _ in merged]
         self._cells[first:last] = [cell for _, cell in merged]
-
-
-def _count(loaded: _Loaded, classes: bytes) -> Counter[int]:
-    total: Counter[int] = Counter()
-    wanted = sorted({classes[state] for state in loaded.possible()})
-    if len(wanted) == 1:
-        total[wanted[0]] = len(loaded.data)
-        return total
-    # The last class is what the others leave over: one pass less.
-    *counted, rest = wanted
-    for chunk in loaded.chunks(classes):
-        left = len(chunk)
-        for item in counted:
-            if left == 0:
-                break
-            # Searching is twenty times as fast as counting, and most are absent.
-            if chunk.find(item) >= 0:
-                found = chunk.count(item)
-                total[item] += found
-                left -= found
-        total[rest] += left
-    return total

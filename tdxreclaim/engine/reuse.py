@@ -8,13 +8,21 @@ everything.
 
 from __future__ import annotations
 
-from collections import Counter
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.engine.machine import Actor, Machine, MachineCheck, Platform
 from tdxreclaim.engine.plan import Phase
-from tdxreclaim.engine.states import LINE_MASK, LINES, LINES_PER_PAGE, PAGES, Dirty, Health, Use
+from tdxreclaim.engine.states import (
+    LINE_MASK,
+    LINES,
+    LINES_PER_PAGE,
+    PAGES,
+    Dirty,
+    Health,
+    Line,
+    Use,
+)
 from tdxreclaim.engine.trace import Event
 from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen, tables
 
@@ -90,16 +98,12 @@ class Aftermath:
     def hazards(self) -> dict[Hazard, int]:
         """How many reusable pages have a line of each hazard."""
         pages = self._machine.pages
-        found: Counter[int] = Counter(pages.plain_count(0, pages.pages, _HAZARD_BITS))
-        for page in pages.odd(0, pages.pages):
-            if self.reusable(page):
-                bits = 0
-                for code in self._line_codes(page):
-                    bits |= _HAZARD_BITS[code]
-                found[bits] += 1
+        odd = [page for page in pages.odd(0, pages.pages) if self.reusable(page)]
+        # One question each, not one of sixteen answers: see memory.PageStore.
         return {
-            hazard: sum(n for bits, n in found.items() if bits >> i & 1)
-            for i, hazard in enumerate(Hazard)
+            hazard: pages.plain_count(0, pages.pages, having)[1]
+            + sum(any(having[code] for code in self._line_codes(page)) for page in odd)
+            for hazard, having in _HAVING.items()
         }
 
     def use(self, partial_lines: Iterable[int]) -> tuple[int, int]:
@@ -200,17 +204,23 @@ class Aftermath:
         return codes if len(apart) == LINES_PER_PAGE else codes | {state}
 
 
-def _hazard_bits(code: int) -> int:
-    page = PAGES[code]
-    if page.use is not Use.NDA:
-        return 0
-    wrong = {
-        Hazard.TD_OWNED: page.line.owner,
-        Hazard.PRIVATE_DIRTY: page.line.dirty in (Dirty.TD, Dirty.GLOBAL),
-        Hazard.POISON_INTEGRITY: page.line.health is Health.POISON_INTEGRITY,
-        Hazard.POISON_HARDWARE: page.line.health is Health.POISON_HARDWARE,
-    }
-    return sum(wrong[hazard] << i for i, hazard in enumerate(Hazard))
+def _having(hazard: Hazard) -> bytes:
+    """Page codes to 1 where a page of the host has the hazard."""
+    return bytes(page.use is Use.NDA and _has(page.line, hazard) for page in PAGES)
 
 
-_HAZARD_BITS = bytes(_hazard_bits(code) for code in range(256))
+def _has(line: Line, hazard: Hazard) -> bool:
+    match hazard:
+        case Hazard.TD_OWNED:
+            return line.owner
+        case Hazard.PRIVATE_DIRTY:
+            return line.dirty in (Dirty.TD, Dirty.GLOBAL)
+        case Hazard.POISON_INTEGRITY:
+            return line.health is Health.POISON_INTEGRITY
+        case Hazard.POISON_HARDWARE:
+            return line.health is Health.POISON_HARDWARE
+        case _:
+            assert_never(hazard)
+
+
+_HAVING = {hazard: _having(hazard) for hazard in Hazard}

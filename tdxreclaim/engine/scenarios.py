@@ -9,7 +9,7 @@ To add one, write its play and a row in ``SCENARIOS``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.host import Host
@@ -17,7 +17,7 @@ from tdxreclaim.engine.leaves import LEAVES, Leaf, Operand, Reply, Status
 from tdxreclaim.engine.machine import Actor, Machine, Platform
 from tdxreclaim.engine.memory import PageStore
 from tdxreclaim.engine.plan import PLANS, Action
-from tdxreclaim.engine.reuse import mark
+from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.simulate import initial_page
 from tdxreclaim.engine.states import PAGES, Certainty, Dirty, Health, Line, PageType, SeptEntry, Use
@@ -27,6 +27,12 @@ from tdxreclaim.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_MARK_CERTAINTY = {
+    Mark.MARKED: Certainty.INFERRED,
+    Mark.NOT_FOUND: Certainty.VERIFIED,
+    Mark.NOT_TRIED: Certainty.INFERRED,
+    Mark.UNKNOWN: Certainty.UNKNOWN,
+}
 _MODULE = "TDX module 1.5.01 sources"
 _PAGE = 0
 _LINE = 0
@@ -126,18 +132,14 @@ class Script:
     def marks(self) -> None:
         """Ask, for each plan's kernels, whether the page of the last #MC is marked."""
         check = self.machine.machine_checks[-1]
-        for plan in PLANS.values():
+        fixed = replace(PLANS["6.18"], kernels="with the address fix", finds_poisoned_page=True)
+        for plan in (*PLANS.values(), fixed):
             if plan.released:
+                made = mark(check, self.platform, plan)
                 self._add(
-                    f"kernel {plan.kernels} handles the machine check",
-                    note=mark(check, self.platform, plan).value,
-                    certainty=(
-                        Certainty.UNKNOWN
-                        if self.platform.seam_nr and plan.finds_poisoned_page is None
-                        else Certainty.VERIFIED
-                        if self.platform.seam_nr
-                        else Certainty.INFERRED
-                    ),
+                    f"a kernel ({plan.kernels}) handles the machine check",
+                    note=made.value,
+                    certainty=_MARK_CERTAINTY[made],
                     source="linux arch/x86/kernel/cpu/mce, SEAM_NR branch; "
                     "20250819162436.137625-2-adrian.hunter@intel.com",
                 )
@@ -267,6 +269,7 @@ def _reported(script: Script) -> None:
     script.call(Leaf.TDH_MEM_RANGE_BLOCK)
     script.release_hkid()
     script.call(Leaf.TDH_PHYMEM_PAGE_RECLAIM)
+    script.access(Op.READ, Key.SHARED)
 
 
 def _unreported(script: Script) -> None:
@@ -396,7 +399,7 @@ SCENARIOS = {
         ),
         Scenario(
             name="poison-reported",
-            says="a TD that consumes poison becomes FATAL; whether its page gets marked",
+            says="a TD that consumes poison becomes FATAL; its page returns unless it gets marked",
             platforms=(_OTHER, Platform(erratum=False, seam_nr=False)),
             play=_reported,
         ),

@@ -10,9 +10,10 @@ from tdxreclaim.engine.host import Host, Leak
 from tdxreclaim.engine.inject import NOTHING, Injections, partial_lines, put_in
 from tdxreclaim.engine.machine import Machine, MachineCheck, Platform
 from tdxreclaim.engine.memory import PageStore
-from tdxreclaim.engine.plan import Order, Plan, Scope
+from tdxreclaim.engine.plan import Action, Order, Plan
 from tdxreclaim.engine.reuse import Aftermath, Hazard
-from tdxreclaim.engine.states import PAGES, USE_SHIFT, Dirty, Health, Line, Page, Use
+from tdxreclaim.engine.shape import Shape
+from tdxreclaim.engine.states import PAGE_BYTES, PAGES, USE_SHIFT, Dirty, Health, Line, Page, Use
 from tdxreclaim.engine.trace import Event, Recorder
 from tdxreclaim.engine.truth import Mode
 from tdxreclaim.errors import MalformedInputError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from tdxreclaim.engine.calibration import Calibration
-    from tdxreclaim.engine.shape import Shape
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,12 +81,16 @@ def initial_page(use: Use, mode: Mode) -> Page:
 
 
 def build(
-    shape: Shape, platform: Platform, states: bytes | bytearray | memoryview | None = None
+    shape: Shape,
+    platform: Platform,
+    states: bytes | bytearray | memoryview | None = None,
+    partition: bytes | None = None,
 ) -> Machine:
     """A machine with one TD of this shape, all pages in place.
 
     *states* gives each guest page a state of its own (``states.Page.code``);
     it is not copied and must not be changed while the machine lives.
+    *partition* is ``memory.PageStore.load``'s.
 
     Raises:
         MalformedInputError: *states* is not a byte for each guest page, or
@@ -98,15 +102,44 @@ def build(
     if states is not None:
         if len(states) != shape.guest_pages:
             raise MalformedInputError("states", f"expected {shape.guest_pages}, got {len(states)}")
-        pages.load(0, states)
-        guest = shape.span(Scope.GUEST_PAGE)
-        strange = pages.plain_find(guest.start, guest.stop, _NOT_GUEST, 1)
-        if strange:
+        pages.load(0, states, partition)
+        if pages.plain_count(0, shape.guest_pages, _NOT_GUEST)[1]:
+            strange = pages.plain_find(0, shape.guest_pages, _NOT_GUEST, 1)
             raise MalformedInputError("states", f"[{strange[0]}]: not a guest page's state")
     return Machine(platform, pages, vcpus=shape.vcpus, base_pfn=shape.base_pfn)
 
 
 _NOT_GUEST = bytes(Use(code >> USE_SHIFT) not in (Use.MAPPED, Use.BLOCKED) for code in range(256))
+
+
+_GUEST = bytes(code for code in range(256) if not _NOT_GUEST[code])
+
+
+def foresee(plan: Plan, platform: Platform, *, fatal: bool) -> bytes:
+    """Classes of states that come to the same in all that a simulation asks.
+
+    Found by a rehearsal with one page of each state.  Class 0 is no guest
+    page's.
+    """
+    shape = Shape(memory_bytes=len(_GUEST) * PAGE_BYTES, vcpus=1)
+    machine = build(shape, platform, _GUEST)
+    machine.td.fatal = fatal
+    host = Host(machine, shape, plan, prices=dict.fromkeys(Action, 0))
+    host.tear_down()
+    after = Aftermath(machine, host.kept_out, Recorder(), 0)
+    after.hazards()
+    after.use(())
+    questions = {tuple(asked[code] for code in _GUEST) for asked in machine.pages.asked}
+    questions = {answers for answers in questions if len(set(answers)) > 1}
+    kinds = list(zip(*questions, strict=True))
+    if len(set(kinds)) > len(questions) + 2:
+        # Cheaper to ask again than to count so many classes: the use will do.
+        kinds = [(PAGES[code].use,) for code in _GUEST]
+    number = {kind: i for i, kind in enumerate(dict.fromkeys(kinds), start=1)}
+    classes = bytearray(256)
+    for code, kind in zip(_GUEST, kinds, strict=True):
+        classes[code] = number[kind]
+    return bytes(classes)
 
 
 def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
@@ -142,7 +175,10 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
     """
     injections.check(shape)
     recorder = Recorder(trace, [shape.page(pfn) for pfn in watch])
-    machine = build(shape, platform, states)
+    partition = None
+    if states is not None:
+        partition = foresee(plan, platform, fatal=injections.fatal)
+    machine = build(shape, platform, states, partition)
     for page in recorder.pages:
         machine.pages.isolate(page)
     cheap = {action: span.likely_ns for action, span in prices(calibration, shape.vcpus).items()}

@@ -13,6 +13,9 @@ every line exactly once (tested), so their order means nothing.  The erratum
 is ``QUIRK_TDX_PW_MCE``: rows laid over the table, replacing the cells they
 name and no others.  Nothing outside this module asks whether a CPU has it.
 
+Limits.  One MAC bit a line: which private key it was made with is not kept.
+Platforms with an access control table (ACT) check otherwise; they are not here.
+
 Sources.  Reads: TDX Module Base Architecture Specification 348549, Table
 16.2 (Ci, non-ACT) and Table 16.3 (Li), read in translation.  Writes:
 sections 8.6 and 16.2 of the same, and the mails named in the rows.
