@@ -131,7 +131,7 @@ def foresee(plan: Plan, platform: Platform, *, fatal: bool) -> bytes:
     after.use(())
     questions = {tuple(asked[code] for code in _GUEST) for asked in machine.pages.asked}
     questions = {answers for answers in questions if len(set(answers)) > 1}
-    kinds = list(zip(*questions, strict=True))
+    kinds = [tuple(answers[i] for answers in questions) for i in range(len(_GUEST))]
     if len(set(kinds)) > len(questions) + 2:
         # Cheaper to ask again than to count so many classes: the use will do.
         kinds = [(PAGES[code].use,) for code in _GUEST]
