@@ -106,7 +106,10 @@ def test_an_estimate_says_what_it_rests_on() -> None:
     )
 
     assert inside.extrapolates == ()
-    assert [each.split()[1] for each in outside.extrapolates] == ["vCPUs:", "bytes"]
+    assert outside.extrapolates == (
+        ("vcpus", 128, 4, 64),
+        ("memory_bytes", 1 << 40, 18 << 30, 400 << 30),
+    )
     assert inside.calibration == "published"
     assert inside.leaves_out
     assert Action.CLEAR not in {step.action for step in inside.steps}
@@ -233,5 +236,8 @@ def test_lists_where_tables_or_points_belong() -> None:
 def test_a_calibration_without_whole_teardowns_extrapolates_everywhere() -> None:
     bare = load(TEXT.partition("[[rows]]")[0], "bare")
 
-    assert len(bare.extrapolates(vcpus=4, memory_bytes=18 << 30)) == 2
+    assert bare.extrapolates(vcpus=4, memory_bytes=4096) == (
+        ("vcpus", 4, None, None),
+        ("memory_bytes", 4096, None, None),
+    )
     assert validate(bare) == ()

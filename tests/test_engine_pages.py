@@ -39,8 +39,6 @@ class ManyPages(RuleBasedStateMachine):
         self.machine = Machine(platform, store, vcpus=2)
         self.packages = packages
         self.written = set[int]()  # pages given back, flushed and cleared
-        self.reused = set[int]()
-        self.stage = 0
 
     @rule(leaf=st.sampled_from(Leaf), page=st.integers(0, COUNT + 1))
     def any_leaf(self, leaf: Leaf, page: int) -> None:
@@ -56,8 +54,6 @@ class ManyPages(RuleBasedStateMachine):
 
     @rule(page=pages)
     def release_as_upstream(self, page: int) -> None:
-        if page in self.reused:
-            return
         for leaf in (
             Leaf.TDH_MEM_RANGE_BLOCK,
             Leaf.TDH_MEM_TRACK,
@@ -71,8 +67,6 @@ class ManyPages(RuleBasedStateMachine):
 
     @rule(page=st.integers(0, COUNT))
     def release_after_the_hkid(self, page: int) -> None:
-        if page in self.reused:
-            return
         if self.machine.call(Leaf.TDH_PHYMEM_PAGE_RECLAIM, page).status.is_success:
             quirk_clear_page(self.machine, page)
             self.written.add(page)

@@ -144,6 +144,17 @@ class Row:
     source: str
 
 
+class Extrapolation(NamedTuple):
+    """A respect in which a TD lies outside what a calibration timed."""
+
+    what: str
+    """``vcpus`` or ``memory_bytes``."""
+    value: int
+    timed_from: int | None
+    """None: no whole teardown was timed."""
+    timed_to: int | None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Calibration:
     """Step costs and where they come from."""
@@ -159,18 +170,20 @@ class Calibration:
     steps: Mapping[Action, StepCost]
     rows: tuple[Row, ...]
 
-    def extrapolates(self, *, vcpus: int, memory_bytes: int) -> tuple[str, ...]:
+    def extrapolates(self, *, vcpus: int, memory_bytes: int) -> tuple[Extrapolation, ...]:
         """In what respects a TD lies outside what was timed; empty if in none."""
-        said = []
-        for what, value, seen in (
-            ("vCPUs", vcpus, [row.vcpus for row in self.rows]),
-            ("bytes of memory", memory_bytes, [row.memory_bytes for row in self.rows]),
-        ):
-            if not seen:
-                said.append(f"{value} {what}: no whole teardown was timed")
-            elif not min(seen) <= value <= max(seen):
-                said.append(f"{value} {what}: timed from {min(seen)} to {max(seen)}")
-        return tuple(said)
+        asked = {"vcpus": vcpus, "memory_bytes": memory_bytes}
+        timed = {
+            "vcpus": [row.vcpus for row in self.rows],
+            "memory_bytes": [row.memory_bytes for row in self.rows],
+        }
+        return tuple(
+            Extrapolation(
+                what, value, min(timed[what], default=None), max(timed[what], default=None)
+            )
+            for what, value in asked.items()
+            if not timed[what] or not min(timed[what]) <= value <= max(timed[what])
+        )
 
 
 class _Table:

@@ -21,7 +21,7 @@ from tdxreclaim.engine.shape import Shape
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tdxreclaim.engine.calibration import Calibration
+    from tdxreclaim.engine.calibration import Calibration, Extrapolation
     from tdxreclaim.engine.plan import Plan
 
 Counts = Counter[tuple[Phase, Action]]
@@ -54,7 +54,7 @@ class Estimate:
     steps: tuple[StepBill, ...]
     """In the order of the plan's phases; kinds that do not occur are left out."""
     calibration: str
-    extrapolates: tuple[str, ...]
+    extrapolates: tuple[Extrapolation, ...]
     """In what respects the TD lies outside what the calibration timed."""
     leaves_out: tuple[str, ...]
 

@@ -7,6 +7,9 @@ walks it and holds no check of its own.
 Sources: TDX module 1.5.01 sources (checks, states, operand ids), Linux 7.1
 ``tdx_errno.h`` and ``virt/vmx/tdx/tdx.h`` (status codes, leaf numbers).
 
+That a status goes with an operand id is verified for RECLAIM's
+TDX_PAGE_METADATA_INCORRECT | RCX; the other operand ids are inferred.
+
 To add a check, add a row to its leaf and the wrong order that trips it to the
 tests; to add a leaf, its effect goes to ``machine.Machine``.
 """

@@ -109,7 +109,7 @@ def _sum(chunk: bytes) -> int:
     return ((zlib.adler32(chunk) & 0xFFFF) - 1) % _MODULUS
 
 
-_ONLY = tuple(bytes(each == byte for each in range(256)) for byte in range(256))
+_ONLY = tuple(bytes(byte) + b"\1" + bytes(255 - byte) for byte in range(256))
 
 
 class _Loaded(NamedTuple):

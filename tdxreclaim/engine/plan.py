@@ -153,7 +153,7 @@ class Plan:
     kernels: str
     """Releases it stands for, for people."""
     released: bool
-    """False: in no release; emulation only."""
+    """Whether a release has this order; False: emulation only."""
     finds_poisoned_page: bool | None
     """Whether the machine check handler masks the KeyID out of MCi_ADDR; None: not known."""
     stages: tuple[Stage, ...]
@@ -162,9 +162,7 @@ class Plan:
 
     def with_clearing(self, clearing: Clearing) -> Plan:
         """The same plan, clearing at another time."""
-        return replace(
-            self, clearing=clearing, released=self.released and clearing is self.clearing
-        )
+        return replace(self, clearing=clearing)
 
     def lines(self, *, erratum: bool) -> Iterator[tuple[Stage, Step]]:
         """Its steps one by one, without the clears that it would skip."""
@@ -175,7 +173,10 @@ class Plan:
                     yield stage, step
 
 
-_6_16 = "linux 6.16 to 7.1 arch/x86/kvm/vmx/tdx.c"
+_KVM = "linux 6.16 to 7.1 arch/x86/kvm/vmx/tdx.c"
+_ZAP = "tdx_sept_zap_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
+_TRACK = "tdx_track(), until 6.18 by that name"
+_DROP = "tdx_sept_drop_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
 _CLEAR = (
     "tdx_clear_page() in linux 6.16 and 6.17, tdx_quirk_reset_page() since "
     "01fb93a363e0 (6.18), tdx_quirk_reset_paddr() since 4a72a6dc447d (7.2)"
@@ -184,21 +185,27 @@ _RFC = "20250313181629.17764-1-adrian.hunter@intel.com"
 
 
 def _step(action: Action, function: str, *, key: Key = Key.TD, retried: bool = False) -> Step:
-    return Step(action=action, key=key, retried=retried, source=f"{_6_16}, {function}")
+    return Step(action=action, key=key, retried=retried, source=f"{_KVM}, {function}")
 
 
 _CLEARED = Step(action=Action.CLEAR, source=_CLEAR)
-_RECLAIMED = _step(Action.RECLAIM, "__tdx_reclaim_page()")
+
+
+def _reclaim(phase: Phase, scope: Scope, function: str, *then: Step) -> Stage:
+    """A stage that reclaims pages and clears each."""
+    reclaimed = _step(Action.RECLAIM, function)
+    return Stage(phase=phase, scope=scope, steps=(reclaimed, *then, _CLEARED))
+
 
 _REMOVE_PAGES = Stage(
     phase=Phase.GUEST_PAGES,
     scope=Scope.GUEST_PAGE,
     steps=(
-        _step(Action.BLOCK, "tdx_sept_zap_private_spte()", retried=True),
-        _step(Action.TRACK, "tdx_track()", retried=True),
-        _step(Action.KICK, "tdx_track()"),
-        _step(Action.REMOVE, "tdx_sept_drop_private_spte()", retried=True),
-        _step(Action.WBINVD, "tdx_sept_drop_private_spte()"),
+        _step(Action.BLOCK, _ZAP, retried=True),
+        _step(Action.TRACK, _TRACK, retried=True),
+        _step(Action.KICK, _TRACK),
+        _step(Action.REMOVE, _DROP, retried=True),
+        _step(Action.WBINVD, _DROP),
         _CLEARED,
     ),
 )
@@ -214,7 +221,7 @@ _RELEASE_HKID = (
     Stage(
         phase=Phase.HKID,
         scope=Scope.VCPU,
-        steps=(_step(Action.VP_FLUSH, "tdx_flush_vp()"),),
+        steps=(_step(Action.VP_FLUSH, "tdx_mmu_release_hkid()"),),
     ),
     Stage(
         phase=Phase.HKID,
@@ -224,7 +231,7 @@ _RELEASE_HKID = (
     Stage(
         phase=Phase.HKID,
         scope=Scope.PACKAGE,
-        steps=(_step(Action.CACHE_WB, "smp_func_do_phymem_cache_wb()"),),
+        steps=(_step(Action.CACHE_WB, "tdx_mmu_release_hkid()"),),
     ),
     Stage(
         phase=Phase.HKID,
@@ -233,29 +240,14 @@ _RELEASE_HKID = (
     ),
 )
 _RECLAIM_CONTROL = (
-    Stage(
-        phase=Phase.CONTROL_PAGES,
-        scope=Scope.VCPU_PAGE,
-        steps=(_RECLAIMED, _CLEARED),
-    ),
-    Stage(
-        phase=Phase.CONTROL_PAGES,
-        scope=Scope.SEPT_PAGE,
-        steps=(_RECLAIMED, _CLEARED),
-    ),
-    Stage(
-        phase=Phase.CONTROL_PAGES,
-        scope=Scope.TDCS_PAGE,
-        steps=(_RECLAIMED, _CLEARED),
-    ),
-    Stage(
-        phase=Phase.CONTROL_PAGES,
-        scope=Scope.TDR,
-        steps=(
-            _RECLAIMED,
-            _step(Action.WBINVD, "tdx_reclaim_td_control_pages()", key=Key.GLOBAL),
-            _CLEARED,
-        ),
+    _reclaim(Phase.CONTROL_PAGES, Scope.VCPU_PAGE, "tdx_vcpu_free()"),
+    _reclaim(Phase.CONTROL_PAGES, Scope.SEPT_PAGE, "tdx_sept_free_private_spt()"),
+    _reclaim(Phase.CONTROL_PAGES, Scope.TDCS_PAGE, "tdx_reclaim_td_control_pages()"),
+    _reclaim(
+        Phase.CONTROL_PAGES,
+        Scope.TDR,
+        "tdx_reclaim_td_control_pages()",
+        _step(Action.WBINVD, "tdx_reclaim_td_control_pages()", key=Key.GLOBAL),
     ),
 )
 _UPSTREAM = (_REMOVE_PAGES, *_RELEASE_HKID, *_RECLAIM_CONTROL)

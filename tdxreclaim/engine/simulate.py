@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.cost import Estimate, price, prices
 from tdxreclaim.engine.host import Host, Leak
-from tdxreclaim.engine.inject import NOTHING, Injections, partial_lines, put_in
+from tdxreclaim.engine.inject import (
+    DEFAULT_PARTIAL_WRITES,
+    NOTHING,
+    Injections,
+    partial_lines,
+    put_in,
+)
 from tdxreclaim.engine.machine import Machine, MachineCheck, Platform
 from tdxreclaim.engine.memory import PageStore
-from tdxreclaim.engine.plan import Action, Order, Plan
+from tdxreclaim.engine.plan import PLANS, Action, Order, Plan
 from tdxreclaim.engine.reuse import Aftermath, Hazard
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.states import PAGE_BYTES, PAGES, USE_SHIFT, Dirty, Health, Line, Page, Use
@@ -215,8 +221,15 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
 
 def _notes(plan: Plan, injections: Injections) -> tuple[str, ...]:
     said = []
-    if not plan.released:
-        said.append(f"plan {plan.name} with clearing {plan.clearing}: no release does this")
+    if plan.order is Order.HKID_FIRST:
+        said.append(f"plan {plan.name}: {plan.note}")
+    if plan.clearing is not PLANS[plan.name].clearing:
+        said.append(f"clearing {plan.clearing} is asked for; {plan.kernels} does otherwise")
+    if injections.partial_writes is None:
+        said.append(
+            f"{DEFAULT_PARTIAL_WRITES} partial writes by the host on reuse are assumed, "
+            "not known of any host"
+        )
     if plan.order is Order.HKID_FIRST and injections.busy:
         said.append("busy has no effect: nothing contends for a page once the HKID is free")
     if plan.order is Order.HKID_FIRST and injections.fatal:
