@@ -245,9 +245,10 @@ def test_poison_in_the_td_makes_it_fatal_and_in_the_module_turns_tdx_off() -> No
 
 
 def test_a_page_access_is_its_64_line_accesses() -> None:
-    for op, key in product(Op, Key):
+    for op, key, health in product(Op, Key, Health):
         whole, apart = machine(Use.NDA), machine(Use.NDA)
         for each in (whole, apart):
+            each.pages.fill(0, 1, Page(Use.NDA, Line(True, health, Dirty.NONE)).code)
             each.set_line(0, 3, Line(False, Health.MAC_UNFIT, Dirty.NONE))
             each.set_line(0, 9, Line(True, Health.POISON_INTEGRITY, Dirty.TD))
             each.set_line(0, 10, Line(True, Health.POISON_HARDWARE, Dirty.SHARED))

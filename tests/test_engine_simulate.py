@@ -15,14 +15,14 @@ from tdxreclaim.engine.cost import estimate
 from tdxreclaim.engine.host import Host, LeakReason
 from tdxreclaim.engine.inject import Injections
 from tdxreclaim.engine.leaves import Leaf, Reply, Status
-from tdxreclaim.engine.machine import Platform
+from tdxreclaim.engine.machine import Actor, MachineCheck, Platform
 from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order, Phase, Plan, Scope
-from tdxreclaim.engine.reuse import Aftermath, Hazard
+from tdxreclaim.engine.reuse import Aftermath, Hazard, Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.simulate import Result, build, describe, initial_page, simulate
 from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Use
 from tdxreclaim.engine.trace import Recorder
-from tdxreclaim.engine.truth import Mode, Op, Seen
+from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 from tdxreclaim.errors import MalformedInputError, UsageError
 
 ENGINE = Path(tdxreclaim.engine.calibration.__file__).parent
@@ -114,6 +114,21 @@ def test_a_fatal_td_leaks_all_guest_pages_upstream_and_none_with_the_hkid_first(
     assert any("fatal" in note for note in first.notes)
 
 
+def test_leaked_pages_are_left_alone_when_the_host_uses_its_memory() -> None:
+    machine = build(SMALL, AFFECTED)
+    machine.td.fatal = True
+    before = machine.pages.states(0, SMALL.guest_pages)
+    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host.tear_down()
+    Aftermath(machine, host.kept_out, Recorder(), 0).use(range(SMALL.guest_pages * 64))
+
+    kept = machine.pages.states(0, SMALL.guest_pages)
+    flushed = Page(Use.MAPPED, Line(True, Health.MAC_FITS, Dirty.NONE)).code
+    assert set(before) == {initial_page(Use.MAPPED, AFFECTED.mode).code}
+    assert set(kept) == {flushed}, "CACHE.WB wrote them back, nobody else touched them"
+    assert machine.machine_check_count == 0
+
+
 def test_busy_is_retried_once_and_a_second_busy_leaks() -> None:
     done = run(PLANS["6.18"], OTHER, Injections(busy=6))
     counts = {(s.phase, s.action): s.count for s in done.estimate.steps}
@@ -152,7 +167,8 @@ def test_an_hkid_that_stays_leaks_every_control_page_in_silence() -> None:
 def test_a_page_that_failed_after_it_was_freed_is_given_up() -> None:
     machine = build(SMALL, OTHER)
     machine.pages.isolate(9)
-    machine.script(Leaf.TDH_PHYMEM_PAGE_WBINVD, 9, Reply(Status.TDX_OPERAND_INVALID))
+    # WBINVD is not among the leaves that the kernel tries again.
+    machine.script(Leaf.TDH_PHYMEM_PAGE_WBINVD, 9, Reply(Status.TDX_OPERAND_BUSY))
     host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
     after = Aftermath(machine, host.kept_out, Recorder(), 0)
@@ -160,6 +176,22 @@ def test_a_page_that_failed_after_it_was_freed_is_given_up() -> None:
     assert PAGES[machine.pages[9]].use is Use.NDA
     assert not after.reusable(9)
     assert after.hazards()[Hazard.PRIVATE_DIRTY] == 0
+
+
+def test_the_module_counts_every_page_whichever_way_it_went() -> None:
+    machine = build(SMALL, OTHER)
+    machine.pages.isolate(3)
+    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host.tear_down()
+
+    assert machine.td.epoch == 1 + SMALL.guest_pages
+    assert machine.td.children == 0
+
+
+def test_the_page_of_a_machine_check_under_keyid_0_is_found() -> None:
+    check = MachineCheck(pfn=1, line=2, by=Actor.HOST, key=Key.SHARED, cause=Health.POISON_HARDWARE)
+
+    assert mark(check, OTHER, PLANS["6.18"]) is Mark.MARKED
 
 
 def test_cache_wb_that_is_interrupted_is_called_again_and_packages_run_in_parallel() -> None:
@@ -197,7 +229,7 @@ guest_codes = st.sampled_from(
     st.booleans(),
     st.integers(0, 9),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_pages_done_together_come_to_the_same_as_pages_done_one_by_one(  # noqa: PLR0913, PLR0917
     codes: list[int], name: str, clearing: Clearing, erratum: bool, fatal: bool, seed: int
 ) -> None:
@@ -407,6 +439,8 @@ def test_a_td_that_cannot_be(size: int, vcpus: int, why: str) -> None:
 def test_other_numbers_that_cannot_be() -> None:
     with pytest.raises(UsageError):
         Shape(memory_bytes=4096, vcpus=1, base_pfn=-1)
+    with pytest.raises(UsageError, match="packages: 0 is not between 1 and 64"):
+        Platform(erratum=True, packages=0)
     with pytest.raises(UsageError, match="inject busy"):
         Injections(busy=-1)
     with pytest.raises(UsageError, match="exceed the guest's 600 pages"):

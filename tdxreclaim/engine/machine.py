@@ -33,17 +33,24 @@ from tdxreclaim.engine.states import (
     Use,
 )
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen, tables
+from tdxreclaim.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MAX_PACKAGES = 64
+"""A guard against slips of the keyboard."""
 _IS_CHILD = bytes(PAGES[code].use in CHILD_USES for code in range(256))
 _USES = tuple(page.use for page in PAGES)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Platform:
-    """What the hardware is, as far as a page's life depends on it."""
+    """What the hardware is, as far as a page's life depends on it.
+
+    Raises:
+        UsageError: the number of packages makes no sense.
+    """
 
     mode: Mode = Mode.CI
     """BIOS decides; which one a host runs is not visible in what Linux prints."""
@@ -52,6 +59,11 @@ class Platform:
     seam_nr: bool = True
     """IA32_MCG_CAP bit 12: a machine check says whether it hit inside a TD."""
     packages: int = 1
+    """CPU packages, 1-64; each writes its caches back for an HKID."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.packages <= MAX_PACKAGES:
+            raise UsageError("packages", f"{self.packages} is not between 1 and {MAX_PACKAGES}")
 
 
 class Actor(StrEnum):

@@ -296,8 +296,7 @@ class PageStore:
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int | _Loaded]]:
         """The runs of a range, cut at its ends."""
-        if not 0 <= start <= stop <= self.pages:
-            raise IndexError((start, stop))
+        self._check(start, stop)
         at = bisect_right(self._starts, start) - 1
         while start < stop:
             end = min(stop, self._starts[at + 1])
@@ -308,8 +307,13 @@ class PageStore:
             yield start, end, cell
             start, at = end, at + 1
 
+    def _check(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.pages:
+            raise IndexError((start, stop))
+
     def _replace(self, start: int, stop: int, runs: list[tuple[int, int | _Loaded]]) -> None:
         """Put *runs* in the place of a range; uniform neighbours that are alike become one."""
+        self._check(start, stop)
         if start == stop:
             return
         first = bisect_right(self._starts, start) - 1

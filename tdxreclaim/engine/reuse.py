@@ -72,6 +72,8 @@ def mark(check: MachineCheck, platform: Platform, plan: Plan) -> Mark:
             return Mark.MARKED
         case False:
             return Mark.NOT_FOUND
+        case _:
+            assert_never(plan.finds_poisoned_page)
 
 
 class Aftermath:
