@@ -25,13 +25,11 @@ ROWS = [(4, 18, 72, 24), (32, 107, 517, 134), (64, 400, 5539, 467)]
 
 
 @pytest.mark.parametrize(("vcpus", "gib", "upstream", "first"), ROWS)
-def test_published_totals_come_out_within_5_percent(
-    vcpus: int, gib: int, upstream: int, first: int
-) -> None:
+def test_published_totals_come_out(vcpus: int, gib: int, upstream: int, first: int) -> None:
     shape = Shape(memory_bytes=gib << 30, vcpus=vcpus)
     for name, seconds in (("6.16", upstream), ("hkid-first", first)):
         total = estimate(shape, PLANS[name], Platform(erratum=False), PUBLISHED).total
-        assert total.likely_ns == pytest.approx(seconds * 1e9, rel=0.05)
+        assert total.likely_ns == pytest.approx(seconds * 1e9, rel=0.01)
         assert total.low_ns <= seconds * 1e9 <= total.high_ns
 
 

@@ -99,7 +99,7 @@ def put_in(
     leaf, reply = _FAILURES[order]
     for page in failing:
         machine.pages.isolate(page)
-        machine.script(leaf, page, reply, always=True)
+        machine.script(leaf, page, reply)
     poisoned = [Health.POISON_HARDWARE] * injections.poison_hardware
     poisoned += [Health.POISON_INTEGRITY] * injections.poison_integrity
     lines = _draws("lines", seed).sample(range(len(guest) * LINES_PER_PAGE), len(poisoned))

@@ -38,19 +38,14 @@ class _Data:
         self.view = view
         self.partition = partition
         self.counted: Counter[int] | None = None
+        self.possible: Iterable[int] = range(256)
+        """Bytes that may occur: a superset."""
 
     def part(self, start: int, stop: int) -> _Data:
         """A part of it; all of it is itself, with what it remembers."""
         if (start, stop) == (0, len(self.view)):
             return self
         return _Data(self.view[start:stop], self.partition)
-
-    def possible(self) -> Iterable[int]:
-        """Bytes that may occur: a superset."""
-        if self.partition is None or self.counted is None:
-            return range(256)
-        counted = self.counted
-        return (byte for byte, each in enumerate(self.partition) if counted[each])
 
     def chunks(self, table: bytes | None) -> Iterator[bytes]:
         """Its bytes through a table, a chunk at a time."""
@@ -64,8 +59,10 @@ class _Data:
             self.partition = classes
         if self.counted is None:
             self.counted = self._tally(self.partition)
+            found = {each for each, number in self.counted.items() if number}
+            self.possible = [b for b, each in enumerate(self.partition) if each in found]
         known: dict[int, int] = {}
-        for byte in self.possible():
+        for byte in self.possible:
             if known.setdefault(self.partition[byte], classes[byte]) != classes[byte]:
                 # What is remembered is too coarse for this question.
                 return self._tally(classes)
@@ -75,7 +72,7 @@ class _Data:
         return total
 
     def _tally(self, classes: bytes) -> Counter[int]:
-        wanted = sorted({classes[byte] for byte in self.possible()})
+        wanted = sorted({classes[byte] for byte in self.possible})
         total: Counter[int] = Counter()
         if len(wanted) == 1:
             total[wanted[0]] = len(self.view)
@@ -124,7 +121,7 @@ class _Loaded(NamedTuple):
 
     def possible(self) -> frozenset[int]:
         """States that may occur: a superset."""
-        states = self.data.possible()
+        states = self.data.possible
         return frozenset(states if self.table is None else (self.table[each] for each in states))
 
 
