@@ -4,7 +4,8 @@ import pytest
 
 from tdxreclaim.engine.leaves import Status
 from tdxreclaim.engine.reuse import Mark
-from tdxreclaim.engine.scenarios import SCENARIOS, Act, ScenarioStep, scenario
+from tdxreclaim.engine.scenarios import SCENARIOS, scenario
+from tdxreclaim.engine.script import Act, ScenarioStep
 from tdxreclaim.engine.states import Certainty, Dirty, Health
 from tdxreclaim.engine.truth import Mode, Seen
 from tdxreclaim.errors import UsageError

@@ -19,8 +19,8 @@ from tdxreclaim.engine.machine import Actor, MachineCheck, Platform
 from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order, Phase, Plan, Scope
 from tdxreclaim.engine.reuse import Aftermath, Hazard, Mark, mark
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.engine.simulate import Result, build, describe, initial_page, simulate
-from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Use
+from tdxreclaim.engine.simulate import Result, build, initial_page, simulate
+from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Use, describe
 from tdxreclaim.engine.trace import Recorder
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 from tdxreclaim.errors import MalformedInputError, UsageError
@@ -499,9 +499,9 @@ def test_a_tdr_is_flushed_under_the_global_keyid() -> None:
 
 
 def test_words_for_a_state() -> None:
-    assert describe(Page(Use.NDA, LINES[0]).code) == "NDA, not TD-owned"
+    assert describe(Page(Use.NDA, LINES[0])) == "NDA, not TD-owned"
     poisoned = Line(True, Health.POISON_HARDWARE, Dirty.SHARED)
-    assert describe(Page(Use.BLOCKED, poisoned).code) == (
+    assert describe(Page(Use.BLOCKED, poisoned)) == (
         "REG blocked, TD-owned, hardware poison, dirty under shared"
     )
     assert initial_page(Use.TDR, Mode.LI).line == Line(True, Health.MAC_UNFIT, Dirty.GLOBAL)

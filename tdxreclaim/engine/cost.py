@@ -52,7 +52,7 @@ class Estimate:
     """How long a teardown takes, and what the number rests on."""
 
     steps: tuple[StepBill, ...]
-    """In the order of the plan's phases; kinds that do not occur are left out."""
+    """By phase (A, B, C) and action, whatever the plan's order; none with count 0."""
     calibration: str
     extrapolates: tuple[Extrapolation, ...]
     """In what respects the TD lies outside what the calibration timed."""

@@ -237,26 +237,3 @@ def _notes(plan: Plan, injections: Injections) -> tuple[str, ...]:
     if plan.finds_poisoned_page is None:
         said.append("whether this kernel marks poisoned pages is not verified")
     return tuple(said)
-
-
-def describe(code: int) -> str:
-    """A page state in words.
-
-    >>> describe(86)
-    'REG mapped, TD-owned, MAC fits, dirty under td'
-    """
-    use, (owner, health, dirty) = PAGES[code]
-    words = [use.page_type.name + (f" {use.sept}" if use in (Use.MAPPED, Use.BLOCKED) else "")]
-    words.append("TD-owned" if owner else "not TD-owned")
-    if health is not Health.MAC_UNFIT:
-        words.append(_HEALTH_WORDS[health])
-    if dirty is not Dirty.NONE:
-        words.append(f"dirty under {dirty.name.lower()}")
-    return ", ".join(words)
-
-
-_HEALTH_WORDS = {
-    Health.MAC_FITS: "MAC fits",
-    Health.POISON_INTEGRITY: "integrity poison",
-    Health.POISON_HARDWARE: "hardware poison",
-}

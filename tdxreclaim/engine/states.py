@@ -229,3 +229,31 @@ def compose(first: bytes, then: bytes) -> bytes:
 
 
 IDENTITY = bytes(range(256))
+
+
+def describe(state: Page | Line) -> str:
+    """A state in words; MAC_UNFIT and "not dirty" go without saying.
+
+    >>> describe(PAGES[86])
+    'REG mapped, TD-owned, MAC fits, dirty under td'
+    >>> describe(PAGES[86].line)
+    'TD-owned, MAC fits, dirty under td'
+    """
+    words = []
+    if isinstance(state, Page):
+        mapped = "" if state.use.sept is SeptEntry.FREE else f" {state.use.sept}"
+        words.append(state.use.page_type.name + mapped)
+        state = state.line
+    words.append("TD-owned" if state.owner else "not TD-owned")
+    if state.health is not Health.MAC_UNFIT:
+        words.append(_HEALTH_WORDS[state.health])
+    if state.dirty is not Dirty.NONE:
+        words.append(f"dirty under {state.dirty.name.lower()}")
+    return ", ".join(words)
+
+
+_HEALTH_WORDS = {
+    Health.MAC_FITS: "MAC fits",
+    Health.POISON_INTEGRITY: "integrity poison",
+    Health.POISON_HARDWARE: "hardware poison",
+}

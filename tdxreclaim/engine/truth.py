@@ -11,7 +11,7 @@ full line replaces it, and bad hardware is not replaced by that either.
 Rules.  A ``Rule`` is a row of the table; ``RULES`` cover every access to
 every line exactly once (tested), so their order means nothing.  The erratum
 is ``QUIRK_TDX_PW_MCE``: rows laid over the table, replacing the cells they
-name and no others.  Nothing outside this module asks whether a CPU has it.
+name and no others.  What an access does depends on it nowhere else.
 
 Limits.  One MAC bit a line: which private key it was made with is not kept.
 Platforms with an access control table (ACT) check otherwise; they are not here.
