@@ -1,0 +1,303 @@
+"""Teardown plans: what a kernel does to give a TD's pages back, step by step.
+
+A ``Plan`` is a sequence of stages; a stage does its steps to each thing in
+its scope (each guest page, each vCPU, the TD).  Nothing here acts:
+``host.Host`` performs a plan, ``cost`` prices one.
+
+To add a plan, add it to ``PLANS`` with the kernels it stands for.  A kernel
+that differs only in names, or in when it clears, shares its stages.
+
+Sources: Linux 6.16.1, 6.17.0, 6.18.2, 6.19, 7.0 and 7.1.5 ``arch/x86/kvm/vmx/tdx.c``
+and ``arch/x86/virt/vmx/tdx/tdx.c``; RFC 20250313181629.17764-1-adrian.hunter@intel.com
+for the order that releases the HKID first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tdxreclaim.engine.leaves import Leaf
+from tdxreclaim.engine.states import Certainty
+from tdxreclaim.engine.truth import Key
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Clearing(StrEnum):
+    """When the host clears a page that it got back."""
+
+    ALWAYS = "always"
+    ON_ERRATUM = "erratum"
+    """Only on a CPU with ``tdx_pw_mce``."""
+    NEVER = "never"
+
+    def clears(self, *, erratum: bool) -> bool:
+        """Whether it clears on a CPU with or without the erratum."""
+        return self is Clearing.ALWAYS or (self is Clearing.ON_ERRATUM and erratum)
+
+
+class Order(StrEnum):
+    """What comes first: the guest's pages or the HKID."""
+
+    UPSTREAM = "upstream"
+    HKID_FIRST = "hkid-first"
+    """In no release up to 7.1.5; emulation only."""
+
+
+class Phase(StrEnum):
+    """Parts of a teardown, named as the facts name them; A dominates."""
+
+    BEFORE = "before"
+    """Faults put in before the teardown starts; takes no time."""
+    GUEST_PAGES = "A"
+    HKID = "B"
+    CONTROL_PAGES = "C"
+    REUSE = "reuse"
+    """The host uses the memory again; takes no time of the teardown."""
+
+
+class Scope(StrEnum):
+    """What a stage is done to, one after another."""
+
+    GUEST_PAGE = "guest page"
+    VCPU = "vCPU"
+    TD = "TD"
+    PACKAGE = "package"
+    VCPU_PAGE = "vCPU page"
+    """TDCX pages of each vCPU, then its TDVPR."""
+    SEPT_PAGE = "Secure-EPT page"
+    TDCS_PAGE = "TDCS page"
+    TDR = "TDR"
+
+
+class Action(StrEnum):
+    """A step; what is priced and counted."""
+
+    BLOCK = "block"
+    TRACK = "track"
+    KICK = "kick"
+    """``kvm_make_all_cpus_request(OUTSIDE_GUEST_MODE)``: walks every vCPU."""
+    REMOVE = "remove"
+    WBINVD = "wbinvd"
+    CLEAR = "clear"
+    """64 times MOVDIR64B and an MFENCE."""
+    RECLAIM = "reclaim"
+    VP_FLUSH = "vp_flush"
+    VPFLUSHDONE = "vpflushdone"
+    CACHE_WB = "cache_wb"
+    """On one CPU a package, the packages in parallel: priced once a round."""
+    FREEID = "freeid"
+
+    @property
+    def leaf(self) -> Leaf | None:
+        """The SEAMCALL leaf, or None where the host acts without the module."""
+        return _LEAVES.get(self)
+
+    @property
+    def label(self) -> str:
+        """How prose spells it.
+
+        >>> Action.REMOVE.label, Action.KICK.label
+        ('TDH.MEM.PAGE.REMOVE', 'kick vCPUs')
+        """
+        if self.leaf is not None:
+            return self.leaf.spelling
+        return "kick vCPUs" if self is Action.KICK else "clear (MOVDIR64B)"
+
+
+_LEAVES = {
+    Action.BLOCK: Leaf.TDH_MEM_RANGE_BLOCK,
+    Action.TRACK: Leaf.TDH_MEM_TRACK,
+    Action.REMOVE: Leaf.TDH_MEM_PAGE_REMOVE,
+    Action.WBINVD: Leaf.TDH_PHYMEM_PAGE_WBINVD,
+    Action.RECLAIM: Leaf.TDH_PHYMEM_PAGE_RECLAIM,
+    Action.VP_FLUSH: Leaf.TDH_VP_FLUSH,
+    Action.VPFLUSHDONE: Leaf.TDH_MNG_VPFLUSHDONE,
+    Action.CACHE_WB: Leaf.TDH_PHYMEM_CACHE_WB,
+    Action.FREEID: Leaf.TDH_MNG_KEY_FREEID,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One step, and where it was read."""
+
+    action: Action
+    key: Key = Key.TD
+    """The KeyID a WBINVD works on; a clear always goes through KeyID 0."""
+    retried: bool = False
+    """On TDX_OPERAND_BUSY the host kicks all vCPUs and tries once more."""
+    source: str
+    certainty: Certainty = Certainty.VERIFIED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Steps done to each thing in a scope before the next one's turn."""
+
+    phase: Phase
+    scope: Scope
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How a kernel tears a TD down."""
+
+    name: str
+    order: Order
+    clearing: Clearing
+    kernels: str
+    """Releases it stands for, for people."""
+    released: bool
+    """Whether a release has this order; False: emulation only."""
+    finds_poisoned_page: bool | None
+    """Whether the machine check handler masks the KeyID out of MCi_ADDR; None: not known."""
+    stages: tuple[Stage, ...]
+    note: str
+    certainty: Certainty = Certainty.VERIFIED
+
+    def with_clearing(self, clearing: Clearing) -> Plan:
+        """The same plan, clearing at another time."""
+        return replace(self, clearing=clearing)
+
+    def lines(self, *, erratum: bool) -> Iterator[tuple[Stage, Step]]:
+        """Its steps one by one, without the clears that it would skip."""
+        clears = self.clearing.clears(erratum=erratum)
+        for stage in self.stages:
+            for step in stage.steps:
+                if clears or step.action is not Action.CLEAR:
+                    yield stage, step
+
+
+_KVM = "linux 6.16 to 7.1 arch/x86/kvm/vmx/tdx.c"
+_ZAP = "tdx_sept_zap_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
+_TRACK = "tdx_track(), until 6.18 by that name"
+_DROP = "tdx_sept_drop_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
+_CLEAR = (
+    "tdx_clear_page() in linux 6.16 and 6.17, tdx_quirk_reset_page() since "
+    "01fb93a363e0 (6.18), tdx_quirk_reset_paddr() since 4a72a6dc447d (7.2)"
+)
+_RFC = "20250313181629.17764-1-adrian.hunter@intel.com"
+
+
+def _step(action: Action, function: str, *, key: Key = Key.TD, retried: bool = False) -> Step:
+    return Step(action=action, key=key, retried=retried, source=f"{_KVM}, {function}")
+
+
+_CLEARED = Step(action=Action.CLEAR, source=_CLEAR)
+
+
+def _reclaim(phase: Phase, scope: Scope, function: str, *then: Step) -> Stage:
+    """A stage that reclaims pages and clears each."""
+    reclaimed = _step(Action.RECLAIM, function)
+    return Stage(phase=phase, scope=scope, steps=(reclaimed, *then, _CLEARED))
+
+
+_REMOVE_PAGES = Stage(
+    phase=Phase.GUEST_PAGES,
+    scope=Scope.GUEST_PAGE,
+    steps=(
+        _step(Action.BLOCK, _ZAP, retried=True),
+        _step(Action.TRACK, _TRACK, retried=True),
+        _step(Action.KICK, _TRACK),
+        _step(Action.REMOVE, _DROP, retried=True),
+        _step(Action.WBINVD, _DROP),
+        _CLEARED,
+    ),
+)
+_RECLAIM_PAGES = Stage(
+    phase=Phase.GUEST_PAGES,
+    scope=Scope.GUEST_PAGE,
+    steps=(
+        Step(action=Action.RECLAIM, source=_RFC),
+        Step(action=Action.CLEAR, source=_RFC),
+    ),
+)
+_RELEASE_HKID = (
+    Stage(
+        phase=Phase.HKID,
+        scope=Scope.VCPU,
+        steps=(_step(Action.VP_FLUSH, "tdx_mmu_release_hkid()"),),
+    ),
+    Stage(
+        phase=Phase.HKID,
+        scope=Scope.TD,
+        steps=(_step(Action.VPFLUSHDONE, "tdx_mmu_release_hkid()"),),
+    ),
+    Stage(
+        phase=Phase.HKID,
+        scope=Scope.PACKAGE,
+        steps=(_step(Action.CACHE_WB, "tdx_mmu_release_hkid()"),),
+    ),
+    Stage(
+        phase=Phase.HKID,
+        scope=Scope.TD,
+        steps=(_step(Action.FREEID, "tdx_mmu_release_hkid()"),),
+    ),
+)
+_RECLAIM_CONTROL = (
+    _reclaim(Phase.CONTROL_PAGES, Scope.VCPU_PAGE, "tdx_vcpu_free()"),
+    _reclaim(Phase.CONTROL_PAGES, Scope.SEPT_PAGE, "tdx_sept_free_private_spt()"),
+    _reclaim(Phase.CONTROL_PAGES, Scope.TDCS_PAGE, "tdx_reclaim_td_control_pages()"),
+    _reclaim(
+        Phase.CONTROL_PAGES,
+        Scope.TDR,
+        "tdx_reclaim_td_control_pages()",
+        _step(Action.WBINVD, "tdx_reclaim_td_control_pages()", key=Key.GLOBAL),
+    ),
+)
+_UPSTREAM = (_REMOVE_PAGES, *_RELEASE_HKID, *_RECLAIM_CONTROL)
+
+PLANS = {
+    plan.name: plan
+    for plan in (
+        Plan(
+            name="6.16",
+            order=Order.UPSTREAM,
+            clearing=Clearing.ALWAYS,
+            kernels="6.16 and 6.17",
+            released=True,
+            finds_poisoned_page=False,
+            stages=_UPSTREAM,
+            note="clears every page on every CPU",
+        ),
+        Plan(
+            name="6.18",
+            order=Order.UPSTREAM,
+            clearing=Clearing.ON_ERRATUM,
+            kernels="6.18 to 7.1",
+            released=True,
+            finds_poisoned_page=False,
+            stages=_UPSTREAM,
+            note="clears only where the CPU has tdx_pw_mce (01fb93a363e0)",
+        ),
+        Plan(
+            name="7.2",
+            order=Order.UPSTREAM,
+            clearing=Clearing.ON_ERRATUM,
+            kernels="7.2",
+            released=True,
+            # Whether 7.2 has "x86/mce: Fix missing address mask" is not verified.
+            finds_poisoned_page=None,
+            stages=_UPSTREAM,
+            note="as 6.18; known from push lists and single files, not from a whole tree",
+            certainty=Certainty.INFERRED,
+        ),
+        Plan(
+            name="hkid-first",
+            order=Order.HKID_FIRST,
+            # Its published times were taken in March 2025, before any kernel skipped.
+            clearing=Clearing.ALWAYS,
+            kernels="none",
+            released=False,
+            finds_poisoned_page=False,
+            stages=(*_RELEASE_HKID, _RECLAIM_PAGES, *_RECLAIM_CONTROL),
+            note="in no release up to 7.1.5 (KVM_TDX_TERMINATE_VM was dropped); emulation only",
+        ),
+    )
+}
+"""The plans by name."""

@@ -1,0 +1,139 @@
+"""The size of a TD, and where its pages lie in the emulated memory.
+
+Guest pages come first, then Secure-EPT pages, the vCPUs' pages, the TDCS
+pages and the TDR, without a gap.  Real pages lie anywhere; nothing in a
+teardown depends on where.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tdxreclaim.engine.plan import Scope
+from tdxreclaim.engine.states import PAGE_BYTES, Use
+from tdxreclaim.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_ENTRIES_PER_SEPT_PAGE = 512
+MAX_VCPUS = 4096
+"""A guard against slips of the keyboard, not a limit of TDX."""
+MAX_PFN = 1 << 40
+"""Physical addresses have at most 52 bits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A TD's size.
+
+    All of its memory counts as private, accepted and mapped in 4 KiB pages:
+    no release up to 7.1 maps larger ones.
+
+    Raises:
+        UsageError: a number makes no sense; ``what`` names the field.
+    """
+
+    memory_bytes: int
+    vcpus: int
+    base_pfn: int = 0x100000
+    """Page frame number of the first guest page; 0x100000 is 4 GiB."""
+    tdcx_pages_per_vcpu: int = 5
+    """Assumed: the module reports it (TDVPS size less the TDVPR), and may change it."""
+    tdcs_pages: int = 4
+    """Assumed, likewise."""
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes <= 0:
+            raise UsageError("memory", f"{self.memory_bytes} bytes: a TD has some")
+        if self.memory_bytes % PAGE_BYTES:
+            raise UsageError(
+                "memory", f"{self.memory_bytes} bytes are not a whole number of 4 KiB pages"
+            )
+        if not 1 <= self.vcpus <= MAX_VCPUS:
+            raise UsageError("vcpus", f"{self.vcpus} is not between 1 and {MAX_VCPUS}")
+        if min(self.base_pfn, self.tdcx_pages_per_vcpu, self.tdcs_pages) < 0:
+            raise UsageError("shape", "a page number or count is negative")
+        if self.base_pfn + self.pages > MAX_PFN:
+            raise UsageError("memory", f"{self.memory_bytes} bytes exceed 52 address bits")
+
+    @property
+    def guest_pages(self) -> int:
+        """Private 4 KiB pages of the guest."""
+        return self.memory_bytes // PAGE_BYTES
+
+    @property
+    def sept_pages(self) -> int:
+        """Secure-EPT pages: about 1/512 of the guest's.
+
+        Assumed: guest memory is contiguous, and the root is among the TDCS pages.
+
+        >>> Shape(memory_bytes=2**30, vcpus=1).sept_pages  # 512 + 1 + 1
+        514
+        """
+        total, below = 0, self.guest_pages
+        for _ in range(3):
+            below = -(-below // _ENTRIES_PER_SEPT_PAGE)
+            total += below
+        return total
+
+    @property
+    def vcpu_pages(self) -> int:
+        """TDCX and TDVPR pages of all vCPUs."""
+        return self.vcpus * (self.tdcx_pages_per_vcpu + 1)
+
+    @property
+    def control_pages(self) -> int:
+        """Everything that is not a guest page."""
+        return self.sept_pages + self.vcpu_pages + self.tdcs_pages + 1
+
+    @property
+    def pages(self) -> int:
+        """All pages that the TD holds, the TDR included."""
+        return self.guest_pages + self.control_pages
+
+    def span(self, scope: Scope) -> range:
+        """The pages of a page scope.
+
+        Raises:
+            KeyError: *scope* is not about pages.
+        """
+        sizes = {
+            Scope.GUEST_PAGE: self.guest_pages,
+            Scope.SEPT_PAGE: self.sept_pages,
+            Scope.VCPU_PAGE: self.vcpu_pages,
+            Scope.TDCS_PAGE: self.tdcs_pages,
+            Scope.TDR: 1,
+        }
+        start = 0
+        for each, size in sizes.items():
+            if each is scope:
+                return range(start, start + size)
+            start += size
+        raise KeyError(scope)
+
+    def uses(self) -> Iterator[tuple[range, Use]]:
+        """How the module has the pages in its PAMT before the teardown."""
+        yield self.span(Scope.GUEST_PAGE), Use.MAPPED
+        yield self.span(Scope.SEPT_PAGE), Use.EPT
+        vcpu_pages = self.span(Scope.VCPU_PAGE)
+        # TDCX before TDVPR, vCPU by vCPU, in the order in which they are reclaimed.
+        for first in range(vcpu_pages.start, vcpu_pages.stop, self.tdcx_pages_per_vcpu + 1):
+            tdvpr = first + self.tdcx_pages_per_vcpu
+            yield range(first, tdvpr), Use.TDCX
+            yield range(tdvpr, tdvpr + 1), Use.TDVPR
+        yield self.span(Scope.TDCS_PAGE), Use.TDCX
+        yield self.span(Scope.TDR), Use.TDR
+
+    def page(self, pfn: int) -> int:
+        """The page with a page frame number.
+
+        Raises:
+            UsageError: the TD has no such page.
+        """
+        page = pfn - self.base_pfn
+        if not 0 <= page < self.pages:
+            last = self.base_pfn + self.pages - 1
+            raise UsageError(f"page {pfn:#x}", f"the TD has {self.base_pfn:#x} to {last:#x}")
+        return page

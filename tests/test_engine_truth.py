@@ -1,0 +1,250 @@
+"""The truth tables against a second model, cell by cell, and by hand."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+
+from tdxreclaim.engine.states import LINES, PAGES, Certainty, Dirty, Health, Line, PageType, Use
+from tdxreclaim.engine.truth import (
+    QUIRK_TDX_PW_MCE,
+    RULES,
+    Key,
+    Mode,
+    Op,
+    Seen,
+    reachable,
+    rule_for,
+    tables,
+)
+
+PLATFORMS = [(mode, erratum) for mode in Mode for erratum in (False, True)]
+
+
+@dataclass
+class Cell:
+    """A line in other words: who wrote it, what the memory controller would find."""
+
+    writer: str  # "td" or "host"
+    mac_good: bool
+    bad: str  # "", "mismatch" or "broken"
+    cached_by: str  # "", "keyid0", "td" or "module"
+
+    @classmethod
+    def of(cls, line: Line) -> "Cell":
+        return cls(
+            writer="td" if line.owner else "host",
+            mac_good=line.health is Health.MAC_FITS,
+            bad={Health.POISON_INTEGRITY: "mismatch", Health.POISON_HARDWARE: "broken"}.get(
+                line.health, ""
+            ),
+            cached_by=["", "keyid0", "td", "module"][line.dirty],
+        )
+
+    def line(self) -> Line:
+        if self.bad:
+            health = Health.POISON_HARDWARE if self.bad == "broken" else Health.POISON_INTEGRITY
+        else:
+            health = Health.MAC_FITS if self.mac_good else Health.MAC_UNFIT
+        dirty = Dirty(["", "keyid0", "td", "module"].index(self.cached_by))
+        return Line(self.writer == "td", health, dirty)
+
+    def store(self, who: str, *, ci: bool) -> None:
+        self.writer = "td" if who in ("td", "module") else "host"
+        if self.bad != "broken":
+            self.bad = ""
+            self.mac_good = ci and who != "keyid0"
+
+    def do(self, op: Op, who: str, *, ci: bool, affected: bool) -> str:  # noqa: C901 - one model in one place
+        """Do it; what was seen."""
+        inside = who in ("td", "module")
+        hit = self.cached_by == who
+        if op is Op.READ:
+            return self.read(who, inside=inside, hit=hit, ci=ci)
+        if op is Op.FULL_WRITE:
+            self.store(who, ci=ci)
+            if hit:
+                self.cached_by = ""
+        elif op is Op.PARTIAL_WRITE:
+            if not self.bad:
+                if affected and self.writer == "td" and not inside:
+                    self.bad = "mismatch"
+                else:
+                    self.store(who, ci=ci)
+        elif op is Op.CACHED_WRITE:
+            if who == "other":
+                self.store(who, ci=ci)
+            elif self.cached_by not in ("td", "module"):
+                self.cached_by = who
+        elif hit:
+            self.store(who, ci=ci)
+            self.cached_by = ""
+        return "nothing"
+
+    def read(self, who: str, *, inside: bool, hit: bool, ci: bool) -> str:
+        if hit:
+            return "data"
+        if not self.bad:
+            if not inside and self.writer == "td":
+                return "zeros"
+            checked = ci and who != "keyid0"
+            if (not inside or self.writer == "td") and (self.mac_good or not checked):
+                return "data"
+            self.bad = "mismatch"
+        return "poison"
+
+
+WHO = {Key.SHARED: "keyid0", Key.SHARED_INTEGRITY: "other", Key.TD: "td", Key.GLOBAL: "module"}
+
+
+@pytest.mark.parametrize(("mode", "erratum"), PLATFORMS)
+def test_every_access_to_every_line_agrees_with_the_second_model(mode: Mode, erratum: bool) -> None:
+    table = tables(mode, erratum=erratum)
+
+    for op, key, line in product(Op, Key, reachable(mode)):
+        cell = Cell.of(line)
+        seen = cell.do(op, WHO[key], ci=mode is Mode.CI, affected=erratum)
+        where = f"{op} {key} {line}"
+        assert LINES[table[op, key].after[line.code]] == cell.line(), where
+        assert table[op, key].seen[line.code] == seen, where
+        assert LINES[table[op, key].after[line.code]] in reachable(mode), where
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_every_access_is_covered_by_exactly_one_rule(mode: Mode) -> None:
+    for op, key, line in product(Op, Key, reachable(mode)):
+        rule_for(op, mode, key, line, RULES)
+
+
+def test_two_rules_for_one_access_are_refused() -> None:
+    with pytest.raises(LookupError, match="2 rules"):
+        rule_for(Op.READ, Mode.LI, Key.SHARED, LINES[0], (*RULES, *RULES))
+
+
+def test_every_rule_decides_some_access_and_says_where_it_was_read() -> None:
+    used = {
+        rule.name
+        for mode, erratum in PLATFORMS
+        for cell in tables(mode, erratum=erratum).values()
+        for rule in cell.rules
+    }
+
+    assert used == {rule.name for rule in (*RULES, *QUIRK_TDX_PW_MCE)}
+    assert all(rule.source for rule in (*RULES, *QUIRK_TDX_PW_MCE))
+
+
+def test_the_erratum_changes_partial_writes_through_shared_keys_to_owned_lines_and_nothing_else() -> (
+    None
+):
+    for mode in Mode:
+        plain, quirk = tables(mode, erratum=False), tables(mode, erratum=True)
+        differing = {
+            (op, key, line.owner)
+            for op, key, line in product(Op, Key, reachable(mode))
+            if plain[op, key].after[line.code] != quirk[op, key].after[line.code]
+            or plain[op, key].seen[line.code] != quirk[op, key].seen[line.code]
+        }
+        assert differing == {
+            (Op.PARTIAL_WRITE, Key.SHARED, True),
+            (Op.PARTIAL_WRITE, Key.SHARED_INTEGRITY, True),
+        }
+
+
+def owned(health: Health) -> Line:
+    return Line(True, health, Dirty.NONE)
+
+
+def hosts(health: Health) -> Line:
+    return Line(False, health, Dirty.NONE)
+
+
+# The read table of the specification, row by row; V or † as the facts have it.
+READS = [
+    ("host line", Key.SHARED, hosts(Health.MAC_UNFIT), "data V", "data V"),
+    ("owned line", Key.SHARED, owned(Health.MAC_FITS), "zeros V", "zeros V"),
+    ("integrity key, no MAC", Key.SHARED_INTEGRITY, hosts(Health.MAC_UNFIT), "data †", "poison †"),
+    ("integrity key, owned", Key.SHARED_INTEGRITY, owned(Health.MAC_FITS), "zeros V", "zeros †"),
+    ("TD, MAC fits", Key.TD, owned(Health.MAC_FITS), "data V", "data V"),
+    ("TD, MAC fails", Key.TD, owned(Health.MAC_UNFIT), "data V", "poison V"),
+    ("TD, not owned", Key.TD, hosts(Health.MAC_UNFIT), "poison V", "poison V"),
+    ("poisoned, KeyID 0", Key.SHARED, owned(Health.POISON_INTEGRITY), "poison V", "poison V"),
+    ("poisoned, host line", Key.SHARED, hosts(Health.POISON_HARDWARE), "poison V", "poison V"),
+    ("poisoned, TD", Key.TD, owned(Health.POISON_INTEGRITY), "poison V", "poison V"),
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "line", "li", "ci"), [r[1:] for r in READS], ids=[r[0] for r in READS]
+)
+def test_read_cell(key: Key, line: Line, li: str, ci: str) -> None:
+    for mode, expected in ((Mode.LI, li), (Mode.CI, ci)):
+        cell = tables(mode, erratum=True)[Op.READ, key]
+        assert f"{cell.seen[line.code]} {cell.rules[line.code].certainty}" == expected
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_a_private_read_of_a_host_line_leaves_poison_and_keyid_0_leaves_none(mode: Mode) -> None:
+    table = tables(mode, erratum=False)
+
+    after = LINES[table[Op.READ, Key.TD].after[hosts(Health.MAC_UNFIT).code]]
+    assert after.health is Health.POISON_INTEGRITY
+    for line in reachable(mode):
+        assert table[Op.READ, Key.SHARED].after[line.code] == line.code
+
+
+WRITES = [
+    ("MOVDIR64B converts", Op.FULL_WRITE, owned(Health.MAC_FITS), hosts(Health.MAC_UNFIT)),
+    (
+        "MOVDIR64B cures integrity poison",
+        Op.FULL_WRITE,
+        owned(Health.POISON_INTEGRITY),
+        hosts(Health.MAC_UNFIT),
+    ),
+    (
+        "MOVDIR64B does not cure hardware",
+        Op.FULL_WRITE,
+        owned(Health.POISON_HARDWARE),
+        hosts(Health.POISON_HARDWARE),
+    ),
+    (
+        "a partial write poisons",
+        Op.PARTIAL_WRITE,
+        owned(Health.MAC_UNFIT),
+        owned(Health.POISON_INTEGRITY),
+    ),
+    (
+        "a partial write to a host line",
+        Op.PARTIAL_WRITE,
+        hosts(Health.MAC_UNFIT),
+        hosts(Health.MAC_UNFIT),
+    ),
+    (
+        "poison is sticky to partial writes",
+        Op.PARTIAL_WRITE,
+        owned(Health.POISON_INTEGRITY),
+        owned(Health.POISON_INTEGRITY),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "line", "after"), [r[1:] for r in WRITES], ids=[r[0] for r in WRITES]
+)
+def test_write_cell_through_keyid_0_with_the_erratum(op: Op, line: Line, after: Line) -> None:
+    cell = tables(Mode.CI, erratum=True)[op, Key.SHARED]
+
+    assert LINES[cell.after[line.code]] == after
+    assert cell.seen[line.code] is Seen.NOTHING
+
+
+def test_without_the_erratum_a_partial_write_converts() -> None:
+    cell = tables(Mode.CI, erratum=False)[Op.PARTIAL_WRITE, Key.SHARED]
+
+    assert LINES[cell.after[owned(Health.MAC_FITS).code]] == hosts(Health.MAC_UNFIT)
+
+
+def test_codes_and_states_are_each_other() -> None:
+    assert [line.code for line in LINES] == list(range(32))
+    assert [page.code for page in PAGES] == list(range(256))
+    assert {use.page_type for use in Use} == set(PageType)
+    assert {str(each) for each in Certainty} == {"V", "†", "assumed", "U"}
