@@ -23,6 +23,7 @@ class ExitStatus(IntEnum):
     REQUIRED = 10
     UNDETERMINED = 11
     NOT_APPLICABLE = 12
+    FINDINGS = 20
     INTERRUPTED = 130
     CLOSED_PIPE = 141
 
@@ -42,6 +43,7 @@ _MEANINGS = {
     ExitStatus.REQUIRED: "clearing is required",
     ExitStatus.UNDETERMINED: "undetermined: treat as required",
     ExitStatus.NOT_APPLICABLE: "not applicable: no TDX host to speak of",
+    ExitStatus.FINDINGS: "the emulated shutdown ends in machine checks or leaks pages",
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",
 }
@@ -83,6 +85,13 @@ class UsageError(TdxReclaimError):
 
     kind = "usage"
     exit_status = ExitStatus.USAGE
+
+
+class InterruptedWorkError(TdxReclaimError):
+    """Ctrl-C, with how far the work had got."""
+
+    kind = "interrupted"
+    exit_status = ExitStatus.INTERRUPTED
 
 
 class OutputError(TdxReclaimError):

@@ -179,6 +179,7 @@ def test_statuses_of_the_contract() -> None:
         "REQUIRED": 10,
         "UNDETERMINED": 11,
         "NOT_APPLICABLE": 12,
+        "FINDINGS": 20,
         "INTERRUPTED": 130,
         "CLOSED_PIPE": 141,
     }
@@ -194,7 +195,7 @@ def test_help_lists_every_status(run: RunTool) -> None:
     assert all(str(status.value) in words for status in ExitStatus)
 
 
-@pytest.mark.parametrize("command", ["check", "errata", "schema"])
+@pytest.mark.parametrize("command", ["check", "simulate", "scenario", "errata", "schema"])
 def test_every_command_has_help(command: str, run: RunTool) -> None:
     ran = run(command, "--help")
     assert ran.status == 0
@@ -208,7 +209,7 @@ def test_no_command_shows_help_on_stderr(run: RunTool) -> None:
     assert "check" in ran.err
 
 
-@pytest.mark.parametrize("name", ["check", "errata", "error"])
+@pytest.mark.parametrize("name", ["check", "simulate", "scenario", "validate", "errata", "error"])
 def test_schema_is_a_valid_schema(name: str, run: RunTool) -> None:
     schema = json.loads(run("schema", name).out)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -415,5 +416,5 @@ def test_completion_offers_commands_and_options() -> None:
         ran = _spawn(env=environment, stdout=subprocess.PIPE)
         return {line.partition(",")[2] for line in ran.stdout.decode().splitlines()}
 
-    assert complete("tdxreclaim ") == {"check", "errata", "schema"}
+    assert complete("tdxreclaim ") == {"check", "simulate", "scenario", "errata", "schema"}
     assert {"--from", "--from-format", "--format"} <= complete("tdxreclaim check --f")

@@ -146,3 +146,9 @@ def test_files_that_are_named_exist(document: str) -> None:
     assert named
     for name in named:
         assert (ROOT / name).exists(), name
+
+
+def test_the_readme_of_the_benchmarks_names_every_script() -> None:
+    folder = ROOT / "benchmarks"
+    text = (folder / "README.md").read_text()
+    assert [script.name for script in folder.glob("*.py") if script.name not in text] == []

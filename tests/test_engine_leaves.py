@@ -43,7 +43,7 @@ KEYS, FLUSHED_VCPUS, FLUSHED, HALF, WRITTEN, FREED, CREATED = range(7)
 S = Status
 
 
-def expected(leaf: Leaf, stage: int, use: Use, *, fatal: bool, tracked: bool, children: int) -> S:  # noqa: C901, PLR0911, PLR0912, PLR0913 - one model in one place
+def expected(leaf: Leaf, stage: int, use: Use, *, fatal: bool, tracked: bool, children: int) -> S:  # noqa: C901, PLR0911, PLR0912 - one model in one place
     """The second model: what the module answers, from how far the TD is."""
     if leaf is Leaf.TDH_VP_FLUSH:
         return S.SUCCESS if stage == KEYS else S.TDX_VCPU_NOT_ASSOCIATED

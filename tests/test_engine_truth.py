@@ -55,7 +55,7 @@ class Cell:
             self.bad = ""
             self.mac_good = ci and who != "keyid0"
 
-    def do(self, op: Op, who: str, *, ci: bool, affected: bool) -> str:  # noqa: C901 - one model in one place
+    def do(self, op: Op, who: str, *, ci: bool, affected: bool) -> str:
         """Do it; what was seen."""
         inside = who in ("td", "module")
         hit = self.cached_by == who

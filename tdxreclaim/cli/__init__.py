@@ -14,7 +14,7 @@ from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageErr
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
 
 # Where each command lives: it is imported when it is run, or asked for help.
-_COMMANDS = ("check", "errata", "schema")
+_COMMANDS = ("check", "simulate", "scenario", "errata", "schema")
 
 
 class _Commands(click.Group):
@@ -26,6 +26,14 @@ class _Commands(click.Group):
             from tdxreclaim.cli.check import check
 
             return check
+        if cmd_name == "simulate":
+            from tdxreclaim.cli.simulate import simulate
+
+            return simulate
+        if cmd_name == "scenario":
+            from tdxreclaim.cli.scenario import scenario
+
+            return scenario
         if cmd_name == "errata":
             from tdxreclaim.cli.errata import errata
 

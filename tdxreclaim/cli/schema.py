@@ -8,7 +8,9 @@ from tdxreclaim.cli.output import emit, help_option
 
 
 @click.command(add_help_option=False)
-@click.argument("name", type=click.Choice(("check", "errata", "error")))
+@click.argument(
+    "name", type=click.Choice(("check", "simulate", "scenario", "validate", "errata", "error"))
+)
 @help_option
 def schema(*, name: str) -> None:
     """Print the JSON Schema of what a command prints with --format json."""

@@ -81,7 +81,7 @@ class _Outcome(NamedTuple):
 class Host:
     """Drives one machine through one plan.  Use once."""
 
-    def __init__(  # noqa: PLR0913 - three that matter, three that are wired in
+    def __init__(
         self,
         machine: Machine,
         shape: Shape,

@@ -107,6 +107,18 @@ class Reply(NamedTuple):
         """
         return self.status if self.status < 0 else self.status | self.operand
 
+    def __str__(self) -> str:
+        """Return names, and for what is no success the code too.
+
+        >>> str(Reply(Status.TDX_PAGE_METADATA_INCORRECT, Operand.RCX))
+        'TDX_PAGE_METADATA_INCORRECT|RCX (0xc000030000000001)'
+        """
+        if self.status is Status.SUCCESS:
+            return self.status.name
+        operand = f"|{self.operand.name}" if self.operand is not Operand.NONE else ""
+        code = "" if self.code < 0 else f" ({self.code:#018x})"
+        return f"{self.status.name}{operand}{code}"
+
 
 SUCCESS = Reply(Status.SUCCESS)
 

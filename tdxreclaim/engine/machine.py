@@ -223,9 +223,7 @@ class Machine:
             del waiting[0]
         return reply
 
-    def _perform(  # noqa: C901 - one case a leaf
-        self, leaf: Leaf, number: int, state: int, key: Key
-    ) -> None:
+    def _perform(self, leaf: Leaf, number: int, state: int, key: Key) -> None:
         td = self.td
         match leaf:
             case Leaf.TDH_MEM_RANGE_BLOCK:

@@ -139,8 +139,8 @@ _SHARED_INTEGRITY = frozenset({Key.SHARED_INTEGRITY})
 _LI = frozenset({Mode.LI})
 _CI = frozenset({Mode.CI})
 
-_READS = "TDX base architecture 348549, Tables 16.2 and 16.3"
-_OWNER = "TDX base architecture 348549, section 16.2: TD Owner bit follows the writing KeyID"
+_READS = "TDX base architecture 348549, Tables 16.2 and 16.3, read in translation"
+_OWNER = "TDX base architecture 348549, section 16.2 (in translation): the writing KeyID decides"
 _DAVE = "Dave Hansen on 20250618120806.113884-3-adrian.hunter@intel.com"
 _CACHE = "model: one copy a line, tagged with its KeyID, not snooped under another"
 _SKIP = "linux 01fb93a363e0 (x86/tdx: Skip clearing reclaimed pages ...)"

@@ -353,3 +353,32 @@ def open_captured(path: str) -> io.BufferedReader:
         return open(path, "rb")
     except OSError as error:
         raise HostReadError(path, _why(error), error.errno) from error
+
+
+def read_file(path: str) -> str:
+    """Return the text of a file that a user named (``-`` is standard input).
+
+    Raises:
+        HostReadError: it cannot be read, or is longer than 64 MiB.
+
+    """
+    with open_captured(path) as file:
+        try:
+            return decode(read_bounded(file, path))
+        except OSError as error:
+            raise HostReadError(path, _why(error), error.errno) from error
+
+
+_CALIBRATIONS = "tdxreclaim.engine.calibrations"
+
+
+def read_shipped_calibration(name: str) -> str:
+    """Return the TOML text of a calibration that comes with the package.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+
+    """
+    from importlib.resources import files
+
+    return files(_CALIBRATIONS).joinpath(f"{name}.toml").read_text(encoding="utf-8")

@@ -10,6 +10,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tdxreclaim.errors import TdxReclaimError
     from tdxreclaim.report.model import Report
 
@@ -46,6 +48,7 @@ def render(report: Report) -> str:
     speaker = next((p for p in silicon.processors if p.silicon is silicon.status), None)
     must_clear = decision.verdict.must_clear
     return _assign(
+        NAMES,
         VERDICT=decision.verdict,
         MUST_CLEAR="" if must_clear is None else str(int(must_clear)),
         POSTURE=decision.posture,
@@ -63,18 +66,43 @@ def render(report: Report) -> str:
     )
 
 
+SIMULATE_NAMES = (
+    "SCHEMA",
+    "EXIT_STATUS",
+    "SUMMARY",
+    "LOW_NS",
+    "LIKELY_NS",
+    "HIGH_NS",
+    "CLEARING_NS",
+    "PLAN",
+    "ORDER",
+    "AFFECTED",
+    "CLEARS",
+    "PAGES_LEAKED",
+    "MACHINE_CHECKS",
+    "CALIBRATION",
+    "ERROR",
+)
+
+
+def render_simulation(values: Mapping[str, str]) -> str:
+    """Return a simulation as assignments to those of `SIMULATE_NAMES` that *values* has."""
+    return _assign(SIMULATE_NAMES, **values)
+
+
 def render_error(error: TdxReclaimError) -> str:
-    """Return an error as assignments: the verdict is empty, ``ERROR`` is not.
+    """Return an error as assignments: every name is empty but the status and ``ERROR``.
 
-    ``MUST_CLEAR`` is 1: whoever does not know clears.
+    And ``MUST_CLEAR``, which is 1: whoever does not know clears.
     """
+    names = tuple(dict.fromkeys((*NAMES, *SIMULATE_NAMES)))
     why = f"{error.what}: {error.why}"
-    return _assign(MUST_CLEAR="1", EXIT_STATUS=str(int(error.exit_status)), ERROR=why)
+    return _assign(names, MUST_CLEAR="1", EXIT_STATUS=str(int(error.exit_status)), ERROR=why)
 
 
-def _assign(**values: str) -> str:
+def _assign(names: tuple[str, ...], **values: str) -> str:
     lines = []
-    for name in NAMES:
+    for name in names:
         value = SCHEMA if name == "SCHEMA" else values.get(name, "")
         lines.append(f"TDXRECLAIM_{name}={_quote(value)}")
     return "\n".join(lines) + "\n"

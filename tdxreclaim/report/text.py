@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, assert_never
 
 from rich.console import Console
@@ -19,7 +20,7 @@ from tdxreclaim.facts.evidence import (
 from tdxreclaim.policy.model import Posture, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.policy.model import Decision
@@ -40,7 +41,7 @@ _VERDICT_STYLE = {
 class Page:
     """Lines of a page, wrapped at words; nothing is cut off, long words are folded."""
 
-    def __init__(self, width: int, *, color: bool) -> None:
+    def __init__(self, width: int, *, color: bool, record: bool = False) -> None:
         self.width = max(width, LEAST_WIDTH)
         self._out = io.StringIO()
         # Nothing of the environment: width and colour are arguments.
@@ -53,12 +54,13 @@ class Page:
             highlight=False,
             markup=False,
             emoji=False,
+            record=record,
             _environ={},
         )
 
     def blank(self) -> None:
         """Add an empty line."""
-        self._out.write("\n")
+        self._print(Text())
 
     def heading(self, text: str) -> None:
         """Add an empty line and a heading."""
@@ -83,12 +85,37 @@ class Page:
         """Add *text* as one of a list."""
         self.paragraph(text, first="  - ", indent=4)
 
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Add a table without lines; a title that begins with ``>`` is over numbers."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("")
+        for title in titles:
+            right = title.startswith(">")
+            table.add_column(
+                title.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+            )
+        for row in rows:
+            table.add_row("", *row)
+        self._console.print(table)
+
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
 
+    def svg(self, title: str) -> str:
+        """Return the page as an SVG picture that loads nothing from elsewhere."""
+        return re.sub(
+            r"@font-face \{.*?\}\s*", "", self._console.export_svg(title=title), flags=re.DOTALL
+        )
+
+    def html(self) -> str:
+        """Return the page as an HTML document."""
+        return self._console.export_html(inline_styles=True)
+
     def text(self) -> str:
-        """Return the page."""
-        return self._out.getvalue()
+        """Return the page, without the blanks that a table ends its lines with."""
+        return re.sub(r" +$", "", self._out.getvalue(), flags=re.MULTILINE)
 
 
 def render(report: Report, *, width: int = 80, color: bool = False) -> str:

@@ -1,0 +1,49 @@
+"""`tdxreclaim scenario`."""
+
+from __future__ import annotations
+
+import click
+
+from tdxreclaim.cli.output import (
+    color_option,
+    emit,
+    help_option,
+    terminal_width,
+    wants_color,
+)
+
+
+@click.command(add_help_option=False)
+@click.argument("name", metavar="[NAME]", required=False)
+@click.option(
+    "--format",
+    "-f",
+    "format_",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+)
+@color_option
+@help_option
+def scenario(*, name: str | None, format_: str, color: str) -> None:
+    """List what can be shown of page states and poison, or play NAME.
+
+    A scenario is run on the emulated machine, step by step; every outcome says
+    how well it is known.
+    """
+    from tdxreclaim.engine import scenarios
+
+    chosen = scenarios.SCENARIOS.values() if name is None else (scenarios.scenario(name),)
+    if format_ == "json":
+        from tdxreclaim.report import simulation_json
+
+        emit(simulation_json.render_scenarios(chosen, played=name is not None))
+        return
+    from tdxreclaim.report import simulation_text
+
+    colored, width = wants_color(color), terminal_width()
+    if name is None:
+        text = simulation_text.render_scenarios(chosen, width=width, color=colored)
+    else:
+        text = simulation_text.render_scenario(*chosen, width=width, color=colored)
+    emit(text, color=colored)

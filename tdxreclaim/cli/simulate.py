@@ -1,0 +1,357 @@
+"""`tdxreclaim simulate`."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from tdxreclaim.cli.host import host_options, read_chosen_host
+from tdxreclaim.cli.output import (
+    FORMATS,
+    color_option,
+    emit,
+    help_option,
+    terminal_width,
+    wants_color,
+    write_whole,
+)
+from tdxreclaim.errors import InterruptedWorkError, MalformedInputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
+
+    from tdxreclaim.engine.calibration import Calibration
+    from tdxreclaim.engine.inject import Injections
+    from tdxreclaim.report.simulation import Simulation
+
+_COMPARABLE = ("6.17", "6.18", "7.2", "hkid-first")
+_DEFAULT_COMPARISON = "6.17,6.18,hkid-first"
+_FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "reclaim-fails")
+
+
+@click.command(add_help_option=False)
+@click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB, 1.2TiB.")
+@click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
+@click.option(
+    "--packages", metavar="N", default="1", show_default=True, help="The host's packages."
+)
+@host_options
+@click.option(
+    "--order",
+    type=click.Choice(("upstream", "hkid-first")),
+    help="What comes first: the pages (every release) or the HKID (no release; emulation only).",
+)
+@click.option(
+    "--clear",
+    type=click.Choice(("always", "erratum", "never")),
+    help="When the kernel clears, over what it is known to do.",
+)
+@click.option(
+    "--inject",
+    metavar="FAULT=N[,…]",
+    multiple=True,
+    help=f"Put faults in: {', '.join(_FAULTS)}, each with a number; fatal.",
+)
+@click.option("--seed", metavar="N", default="0", show_default=True, help="Where the faults go.")
+@click.option(
+    "--calibration",
+    metavar="NAME|FILE",
+    default="published",
+    show_default=True,
+    help="What the steps cost.",
+)
+@click.option(
+    "--compare",
+    metavar="KERNEL[,…]",
+    default=_DEFAULT_COMPARISON,
+    show_default=True,
+    help=f"The what-ifs: {', '.join(_COMPARABLE)}; all, none.",
+)
+@click.option("--trace", metavar="N", default="0", help="Show the first N steps.")
+@click.option("--at-page", metavar="PFN", multiple=True, help="Show the life of one page.")
+@click.option("--validate", is_flag=True, help="Show published times beside emulated ones.")
+@click.option(
+    "--format", "-f", "format_", type=click.Choice(FORMATS), default="text", show_default=True
+)
+@click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
+@click.option("--svg", metavar="FILE", help="Draw the text as a picture into FILE too.")
+@click.option("--html", metavar="FILE", help="Write the text as HTML into FILE too.")
+@color_option
+@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever comes out; errors keep theirs.")
+@help_option
+@click.pass_context
+def simulate(
+    ctx: click.Context,
+    /,
+    *,
+    memory: str | None,
+    vcpus: str | None,
+    packages: str,
+    order: str | None,
+    clear: str | None,
+    inject: tuple[str, ...],
+    seed: str,
+    calibration: str,
+    compare: str,
+    trace: str,
+    at_page: tuple[str, ...],
+    validate: bool,
+    format_: str,
+    output: str | None,
+    svg: str | None,
+    html: str | None,
+    color: str,
+    exit_zero: bool,
+    **host: Any,  # noqa: ANN401  (the options of read_chosen_host, as click gives them)
+) -> None:
+    """Emulate the shutdown of a TD: how long it takes, and what it leaves behind.
+
+    CPU and kernel are this host's, a captured one's or faked, as in check.
+    The steps are done on emulated pages, exact in their states; times come
+    from a calibration and are ranges.  Exit status 20: it ends in machine
+    checks or leaked pages.
+    """
+    record = _read_calibration(calibration)
+    colored, width = wants_color(color, output), terminal_width()
+    if validate:
+        emit(_validation(record, format_, width=width, color=colored), output, color=colored)
+        ctx.exit(0)
+    simulation = _simulate(
+        record,
+        memory=_needed("--memory", memory),
+        vcpus=_needed("--vcpus", vcpus),
+        packages=packages,
+        order=order,
+        clear=clear,
+        inject=inject,
+        seed=seed,
+        compare=compare,
+        trace=trace,
+        at_page=at_page,
+        host=host,
+    )
+    emit(_render(simulation, format_, width=width, color=colored), output, color=colored)
+    _draw(simulation, svg, html)
+    ctx.exit(0 if exit_zero else simulation.exit_status)
+
+
+def _needed(option: str, value: str | None) -> str:
+    if value is None:
+        raise UsageError(option, "needed: the size of the TD (see tdxreclaim simulate --help)")
+    return value
+
+
+def _simulate(
+    calibration: Calibration,
+    *,
+    memory: str,
+    vcpus: str,
+    packages: str,
+    order: str | None,
+    clear: str | None,
+    inject: tuple[str, ...],
+    seed: str,
+    compare: str,
+    trace: str,
+    at_page: tuple[str, ...],
+    host: dict[str, Any],
+) -> Simulation:
+    from tdxreclaim.engine.plan import Clearing, Order
+    from tdxreclaim.engine.question import compare as what_ifs
+    from tdxreclaim.engine.question import set_scene
+    from tdxreclaim.engine.shape import Shape
+    from tdxreclaim.engine.simulate import simulate as run
+    from tdxreclaim.policy.decide import decide
+    from tdxreclaim.policy.names import parse_number
+    from tdxreclaim.policy.sizes import parse_size
+    from tdxreclaim.report.simulation import Simulation
+
+    shape = Shape(
+        memory_bytes=parse_size("--memory", memory),
+        vcpus=parse_number("--vcpus", vcpus, 1 << 32),
+    )
+    faults = _parse_faults(inject)
+    steps = parse_number("--trace", trace, 100_000)
+    watched = [parse_number("--at-page", pfn, 1 << 52) for pfn in at_page]
+    names = _parse_comparison(compare)
+    seed_number = parse_number("--seed", seed, 1 << 63)
+    package_count = parse_number("--packages", packages, 1 << 32)
+    chosen = read_chosen_host(symbols=True, **host)
+    decision = decide(chosen.facts)
+    scene = set_scene(
+        decision,
+        packages=package_count,
+        order=Order(order) if order else None,
+        clearing=Clearing(clear) if clear else None,
+    )
+    with Progress() as progress:
+        result = run(
+            shape,
+            scene.plan,
+            scene.platform,
+            calibration,
+            faults,
+            seed=seed_number,
+            trace=steps,
+            watch=watched,
+            progress=progress.show,
+        )
+    compared = what_ifs(shape, scene, calibration, names)
+    return Simulation(
+        decision, chosen.source, scene, shape, result, compared, calibration, trace=steps
+    )
+
+
+def _parse_faults(given: tuple[str, ...]) -> Injections:
+    from tdxreclaim.engine.inject import MAX_INJECTED, Injections
+    from tdxreclaim.policy.names import parse_number
+
+    numbers: dict[str, int] = {}
+    fatal = False
+    for fault in ",".join(given).split(",") if given else ():
+        name, equals, number = fault.strip().partition("=")
+        if name == "fatal" and not equals:
+            fatal = True
+        elif name in _FAULTS and equals:
+            key = name.replace("-", "_")
+            if key in numbers:
+                raise UsageError("--inject", f"{name} is given twice")
+            numbers[key] = parse_number(f"--inject {name}", number, MAX_INJECTED)
+        else:
+            known = ", ".join(f"{each}=N" for each in _FAULTS)
+            raise UsageError("--inject", f"{fault!r} is no fault ({known}, fatal)")
+    return Injections(fatal=fatal, **numbers)
+
+
+def _parse_comparison(text: str) -> tuple[str, ...]:
+    if text in ("all", "none"):
+        return _COMPARABLE if text == "all" else ()
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in _COMPARABLE:
+            known = ", ".join(_COMPARABLE)
+            raise UsageError("--compare", f"{name!r} is none of {known}, all, none")
+    return names
+
+
+def _read_calibration(name: str) -> Calibration:
+    from tdxreclaim.engine.calibration import SHIPPED, load
+    from tdxreclaim.facts.source import read_file, read_shipped_calibration
+
+    if name in SHIPPED:
+        return load(read_shipped_calibration(name), name)
+    return load(read_file(name), name)
+
+
+def _validation(record: Calibration, format_: str, *, width: int, color: bool) -> str:
+    from tdxreclaim.engine.cost import validate
+
+    rows = validate(record)
+    if not rows:
+        raise MalformedInputError(record.name, "it has no published teardowns to compare with")
+    if format_ == "json":
+        from tdxreclaim.report import simulation_json
+
+        return simulation_json.render_validation(rows)
+    if format_ == "shell":
+        raise UsageError("--validate", "comes as text or json, not as shell")
+    from tdxreclaim.report import simulation_text
+
+    return simulation_text.render_validation(rows, width=width, color=color)
+
+
+def _render(simulation: Simulation, format_: str, *, width: int, color: bool) -> str:
+    match format_:
+        case "json":
+            from tdxreclaim.report import simulation_json
+
+            return simulation_json.render(simulation)
+        case "shell":
+            from tdxreclaim.report import simulation_shell
+
+            return simulation_shell.render(simulation)
+        case _:
+            from tdxreclaim.report import simulation_text
+
+            return simulation_text.render(simulation, width=width, color=color)
+
+
+def _draw(simulation: Simulation, svg: str | None, html: str | None) -> None:
+    if svg is None and html is None:
+        return
+    from tdxreclaim.report import simulation_text
+
+    # A picture is as wide as a page of text, whatever the terminal is.
+    if svg is not None:
+        write_whole(svg, simulation_text.render_svg(simulation))
+    if html is not None:
+        write_whole(html, simulation_text.render_html(simulation))
+
+
+class Progress:
+    """A bar on stderr once work has taken half a second, if that is a terminal.
+
+    An interrupt says how far the work got.
+    """
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._done = self._total = 0
+        self._advance: Callable[[int, int], None] | None = None
+        self._stop: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def show(self, done: int, total: int) -> None:
+        """Note that *done* of *total* pages are done."""
+        self._done, self._total = done, total
+        if self._advance is None and time.monotonic() - self._began > 0.5:  # noqa: PLR2004
+            self._start()
+        if self._advance is not None:
+            self._advance(done, total)
+
+    def _start(self) -> None:
+        # Off since the start for speed (see __main__); this takes longer.
+        gc.enable()
+        if not sys.stderr.isatty():
+            self._advance = lambda _done, _total: None
+            return
+        import rich.progress
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            Task,
+            TimeRemainingColumn,
+        )
+        from rich.text import Text
+
+        class Rate(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed:,.0f} pages/s" if task.speed else "")
+
+        progress = rich.progress.Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            Rate(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        progress.start()
+        task = progress.add_task("pages", total=self._total)
+        self._advance = lambda done, total: progress.update(task, completed=done, total=total)
+        self._stop = progress.stop
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            done = f"{self._done:,} of {self._total:,} pages" if self._total else "the start"
+            raise InterruptedWorkError("simulate", f"interrupted at {done}")

@@ -1,0 +1,313 @@
+"""A simulated teardown as text: the answer, phases, what-ifs, faults, caveats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdxreclaim.engine.plan import Action, Order, Phase
+from tdxreclaim.engine.reuse import Hazard
+from tdxreclaim.engine.states import describe
+from tdxreclaim.policy.sizes import format_size
+from tdxreclaim.report.durations import format_ns, format_range, format_span
+from tdxreclaim.report.text import Page as Sheet
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tdxreclaim.engine.cost import Estimate, Validation
+    from tdxreclaim.engine.question import WhatIf
+    from tdxreclaim.engine.scenarios import Scenario
+    from tdxreclaim.engine.trace import Event
+    from tdxreclaim.report.simulation import Simulation
+
+PHASE_NAMES = {
+    Phase.GUEST_PAGES: "guest pages",
+    Phase.HKID: "release HKID",
+    Phase.CONTROL_PAGES: "control pages",
+}
+_MOST_LISTED = 8
+
+
+def render(simulation: Simulation, *, width: int = 80, color: bool = False) -> str:
+    """Return the simulation as text of *width* columns."""
+    sheet = Sheet(width, color=color)
+    draw(sheet, simulation)
+    return sheet.text()
+
+
+_PICTURE_WIDTH = 100
+
+
+def render_svg(simulation: Simulation) -> str:
+    """Return the simulation as an SVG picture, 100 columns wide."""
+    sheet = Sheet(_PICTURE_WIDTH, color=True, record=True)
+    draw(sheet, simulation)
+    return sheet.svg("tdxreclaim simulate")
+
+
+def render_html(simulation: Simulation) -> str:
+    """Return the simulation as an HTML document, 100 columns wide."""
+    sheet = Sheet(_PICTURE_WIDTH, color=True, record=True)
+    draw(sheet, simulation)
+    return sheet.html()
+
+
+def draw(sheet: Sheet, simulation: Simulation) -> None:
+    """Put the simulation on a sheet."""
+    result, scene = simulation.result, simulation.scene
+    sheet.paragraph(headline(simulation), "bold")
+    sheet.blank()
+    sheet.labelled("TD", _size(simulation))
+    cpu = f"{scene.cpu}, {'with' if scene.platform.erratum else 'without'} tdx_pw_mce"
+    sheet.labelled("CPU", f"{cpu}; {_many(scene.platform.packages, 'package')}")
+    does = "clears" if result.clears else "does not clear"
+    sheet.labelled("kernel", f"{scene.kernel}: {scene.plan.order} order, {does} here")
+    rule = f"{simulation.decision.verdict} (rule {simulation.decision.rule})"
+    sheet.labelled("verdict", f"{rule}; facts from {simulation.source}")
+
+    sheet.heading("Time, by phase")
+    _phases(sheet, result.estimate)
+    sheet.heading("Time, by step")
+    _steps(sheet, result.estimate)
+    if simulation.what_ifs:
+        sheet.heading("What if (* is the TD above)")
+        _what_ifs(sheet, simulation.what_ifs)
+    sheet.heading("Afterwards")
+    _afterwards(sheet, simulation)
+    if result.events:
+        sheet.heading(f"The first {len(result.events)} steps")
+        _events(sheet, result.events)
+    for pfn, life in result.lives.items():
+        sheet.heading(f"The life of page {pfn:#x}")
+        _events(sheet, life)
+    sheet.heading("What these numbers rest on")
+    calibration = simulation.calibration
+    sheet.item(f"Calibration {calibration.name}: {calibration.origin} ({calibration.date}).")
+    sheet.item(f"Measured on: {calibration.host}; kernel: {calibration.kernel}.")
+    for caveat in simulation.caveats:
+        sheet.item(caveat)
+
+
+def headline(simulation: Simulation) -> str:
+    """Return the answer in a sentence or two."""
+    result, scene = simulation.result, simulation.scene
+    shape = simulation.shape
+    said = (
+        f"A {format_size(shape.memory_bytes)} TD with {_many(shape.vcpus, 'vCPU')} takes "
+        f"{format_span(result.estimate.total)} to shut down on {_kernel_name(scene.kernel)} on "
+        f"{scene.cpu}"
+    )
+    clear = result.estimate.action(Action.CLEAR)
+    if clear.likely_ns and not scene.platform.erratum:
+        saving = f"{format_range(clear)}, {_percent(result.estimate.clearing_share)}"
+        if scene.plan.order is Order.UPSTREAM:
+            said += f"; 6.18 and later save the clearing, {saving}"
+        else:
+            said += f"; without the clearing it saves {saving} of this order"
+    elif clear.likely_ns:
+        said += (
+            f", of which the clearing that this CPU needs is {format_range(clear)} "
+            f"({_percent(result.estimate.clearing_share)})"
+        )
+    said += "."
+    if result.machine_check_count:
+        said += f" Using the memory again then raises {_count(result.machine_check_count)} #MC."
+    if result.pages_leaked:
+        leak = "leaks" if result.pages_leaked == 1 else "leak"
+        said += f" {_many(result.pages_leaked, 'page')} {leak}."
+    for what, _, _, high in result.estimate.extrapolates:
+        if what == "vcpus" and high is not None and shape.vcpus > high:
+            said += f" This extrapolates: {high} vCPUs is the most that was timed."
+    return said
+
+
+def _many(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _kernel_name(kernel: str) -> str:
+    return f"kernel {kernel}" if kernel[:1].isdigit() else kernel
+
+
+def _size(simulation: Simulation) -> str:
+    shape = simulation.shape
+    return (
+        f"{format_size(shape.memory_bytes)} ({_count(shape.guest_pages)} pages of 4 KiB), "
+        f"{_many(shape.vcpus, 'vCPU')}, {_many(shape.control_pages, 'control and Secure-EPT page')}"
+    )
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _percent(share: float) -> str:
+    percent = share * 100
+    return f"{percent:.0f} %" if percent >= 1 else "under 1 %"
+
+
+def _phases(sheet: Sheet, estimate: Estimate) -> None:
+    total = estimate.total.likely_ns
+    room = max(sheet.width - 66, 10)
+    rows = []
+    for phase, name in PHASE_NAMES.items():
+        span = estimate.phase(phase)
+        share = span.likely_ns / total
+        rows.append(
+            (f"{phase} {name}", format_span(span), _percent(share), "#" * round(share * room))
+        )
+    sheet.table(("phase", "time", "share", ""), rows)
+
+
+def _steps(sheet: Sheet, estimate: Estimate) -> None:
+    total = estimate.total.likely_ns
+    sheet.table(
+        ("step", ">times", ">each", ">likely", ">share", "known by"),
+        (
+            (
+                f"{step.phase} {step.action.label}",
+                _count(step.count),
+                format_ns(step.each.likely_ns),
+                format_ns(step.total.likely_ns),
+                _percent(step.total.likely_ns / total),
+                step.provenance,
+            )
+            for step in estimate.steps
+        ),
+    )
+
+
+def _what_ifs(sheet: Sheet, what_ifs: tuple[WhatIf, ...]) -> None:
+    rows: dict[str, dict[bool, WhatIf]] = {}
+    for what_if in what_ifs:
+        rows.setdefault(what_if.label, {})[what_if.affected] = what_if
+    sheet.table(
+        ("kernel", "CPU without tdx_pw_mce", "CPU with tdx_pw_mce"),
+        ((label, _cell(cells[False]), _cell(cells[True])) for label, cells in rows.items()),
+    )
+
+
+def _cell(what_if: WhatIf) -> str:
+    mark = " *" if what_if.current else ""
+    time = format_range(what_if.estimate.total).replace(" to ", "-")
+    if what_if.clears:
+        return f"{time}, clears {_percent(what_if.estimate.clearing_share)}{mark}"
+    return f"{time}, skips{': UNSAFE' if what_if.affected else ''}{mark}"
+
+
+def _afterwards(sheet: Sheet, simulation: Simulation) -> None:
+    result = simulation.result
+    sheet.item(
+        f"{_count(result.pages_reclaimed)} of {_count(result.pages_in)} pages came back, "
+        f"{_count(result.pages_leaked)} leaked."
+    )
+    for leak in result.leaks:
+        reply = f": {leak.key.reply}" if leak.key.reply else ""
+        step = f" at {leak.key.action.label}" if leak.key.action else ""
+        sheet.item(f"{_many(leak.pages, leak.key.scope)} leaked{step}, {leak.key.reason}{reply}.")
+    for hazard, pages in result.hazards.items():
+        if pages:
+            sheet.item(f"Handed over as reusable: {_many(pages, 'page')} {_HAZARDS[hazard]}.")
+    written = _many(result.partial_writes, "partial write")
+    sheet.item(f"The host then used the memory again, {written} among its accesses.")
+    if not result.machine_check_count:
+        sheet.item("No machine check.")
+        return
+    sheet.item(
+        f"Poison was consumed in {_many(result.machine_check_count, 'line')}: each is a #MC, and a "
+        "real host would not survive the first. The first addresses:"
+    )
+    for check in result.machine_checks[:_MOST_LISTED]:
+        cause = check.cause.name.removeprefix("POISON_").lower()
+        sheet.paragraph(
+            f"{check.address:#014x} (page {check.pfn:#x}, line {check.line}): {cause} poison, "
+            f"read by the {check.by} with the {check.key} KeyID",
+            first="      ",
+            indent=8,
+        )
+
+
+_HAZARDS = {
+    Hazard.TD_OWNED: "with TD-owned lines",
+    Hazard.PRIVATE_DIRTY: "with lines still cached under a private KeyID",
+    Hazard.POISON_INTEGRITY: "with integrity poison",
+    Hazard.POISON_HARDWARE: "with hardware poison",
+}
+
+
+def _events(sheet: Sheet, events: Iterable[Event]) -> None:
+    for event in events:
+        sheet.paragraph(_event(event), first="  ", indent=14)
+
+
+def _event(event: Event) -> str:
+    what = "fault" if event.did is None else getattr(event.did, "label", event.did)
+    where = f" page {event.pfn:#x}" if event.pfn is not None else ""
+    if event.pfn is None and event.scope is not None:
+        where = f" {event.scope} {event.number}"
+    if event.line is not None:
+        where += f" line {event.line}"
+    said = f"{format_ns(event.at_ns):>9}  {event.phase} {what}{where}"
+    if event.reply is not None:
+        said += f" -> {event.reply}"
+    if event.seen is not None:
+        said += f" ({event.seen})"
+    if event.after is not None:
+        said += f": {describe(event.after)}"
+    return said
+
+
+def render_validation(rows: tuple[Validation, ...], *, width: int = 80, color: bool = False) -> str:
+    """Return published and emulated totals side by side."""
+    sheet = Sheet(width, color=color)
+    sheet.paragraph("Published teardowns beside the emulated ones", "bold")
+    sheet.blank()
+    sheet.table(
+        ("order", ">vCPUs", ">memory", ">published", ">emulated", ">error"),
+        (
+            (
+                each.row.order,
+                str(each.row.vcpus),
+                format_size(each.row.memory_bytes),
+                f"{each.row.seconds} s",
+                f"{each.emulated.likely_ns / 1e9:.1f} s",
+                f"{each.error * 100:+.2f} %",
+            )
+            for each in rows
+        ),
+    )
+    return sheet.text()
+
+
+def render_scenario(scenario: Scenario, *, width: int = 80, color: bool = False) -> str:
+    """Return a scenario as it played, platform by platform."""
+    sheet = Sheet(width, color=color)
+    sheet.paragraph(f"{scenario.name}: {scenario.says}.", "bold")
+    for act in scenario.run():
+        platform = act.platform
+        erratum = "with" if platform.erratum else "without"
+        packages = f", {platform.packages} packages" if platform.packages > 1 else ""
+        seam = "" if platform.seam_nr else ", no SEAM_NR"
+        sheet.heading(f"{platform.mode}, {erratum} tdx_pw_mce{seam}{packages}")
+        for step in act.steps:
+            outcome = [str(each) for each in (step.reply, step.seen) if each is not None]
+            if step.machine_check:
+                outcome.append("#MC")
+            arrow = f" -> {', '.join(outcome)}" if outcome else ""
+            sheet.paragraph(f"{step.did}{arrow}", first="  - ", indent=4)
+            if step.note:
+                sheet.paragraph(step.note, first="      ", indent=6)
+            page = f"{step.page_type.name}, entry {step.sept}"
+            line = f"line {describe(step.line)}"
+            sheet.paragraph(f"{page}; {line}", first="      ", indent=6)
+            sheet.paragraph(f"[{step.certainty}] {step.source}", "dim", first="      ", indent=6)
+    return sheet.text()
+
+
+def render_scenarios(scenarios: Iterable[Scenario], *, width: int = 80, color: bool = False) -> str:
+    """Return the list of scenarios."""
+    sheet = Sheet(width, color=color)
+    for scenario in scenarios:
+        sheet.paragraph(scenario.name, "bold")
+        sheet.paragraph(scenario.says, first="    ", indent=4)
+    return sheet.text()
