@@ -505,3 +505,20 @@ def test_words_for_a_state() -> None:
         "REG blocked, TD-owned, hardware poison, dirty under shared"
     )
     assert initial_page(Use.TDR, Mode.LI).line == Line(True, Health.MAC_UNFIT, Dirty.GLOBAL)
+
+
+def test_placing_faults_and_using_the_memory_let_the_caller_look_in() -> None:
+    shape = Shape(memory_bytes=64 << 20, vcpus=1)
+    faults = Injections(poison_hardware=3000, partial_writes=3000)
+    calls: list[tuple[int, int]] = []
+    simulate(
+        shape,
+        PLANS["6.18"],
+        Platform(erratum=True),
+        CAL,
+        faults,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls.count((0, shape.pages)) == 3000 // 1024
+    assert calls.count((shape.pages, shape.pages)) > 3000 // 1024
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)

@@ -12,6 +12,8 @@ from tdxreclaim.engine.states import LINES_PER_PAGE, Dirty, Health
 from tdxreclaim.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tdxreclaim.engine.machine import Machine
     from tdxreclaim.engine.shape import Shape
 
@@ -23,6 +25,9 @@ uses an uncached mapping); how many is not known.
 """
 MAX_INJECTED = 1_000_000
 """Of one kind.  Each takes about a kilobyte while it lasts."""
+
+BEAT_EVERY = 1024
+"""Faults between two beats: some milliseconds."""
 
 BUSY_LEAVES = (Leaf.TDH_MEM_RANGE_BLOCK, Leaf.TDH_MEM_TRACK, Leaf.TDH_MEM_PAGE_REMOVE)
 """Leaves whose TDX_OPERAND_BUSY the kernel retries; busy pages take turns at them."""
@@ -80,13 +85,18 @@ def busy_turns(busy: int) -> dict[Leaf, int]:
 
 
 def put_in(
-    injections: Injections, machine: Machine, shape: Shape, order: Order, seed: int
+    injections: Injections,
+    machine: Machine,
+    shape: Shape,
+    order: Order,
+    seed: int,
+    beat: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, int]]:
     """Put the faults in, where *seed* says; the same seed, the same places.
 
     Each kind draws from a generator of its own, so that one more fault of one
-    kind does not move the others.  Returns page and line of the lines that
-    were poisoned.
+    kind does not move the others.  *beat* is called now and then.  Returns page
+    and line of the lines that were poisoned.
     """
     machine.td.fatal = injections.fatal
     guest = shape.span(Scope.GUEST_PAGE)
@@ -111,6 +121,8 @@ def put_in(
         # would be written over it.
         machine.set_line(page, line, before._replace(health=health, dirty=Dirty.NONE))
         places.append((page, line))
+        if len(places) % BEAT_EVERY == 0:
+            beat()
     return places
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, assert_never
 
+from tdxreclaim.engine.inject import BEAT_EVERY
 from tdxreclaim.engine.machine import Actor, Machine, MachineCheck, Platform
 from tdxreclaim.engine.plan import Phase
 from tdxreclaim.engine.states import (
@@ -27,7 +28,7 @@ from tdxreclaim.engine.trace import Event
 from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from tdxreclaim.engine.plan import Plan
     from tdxreclaim.engine.trace import Recorder
@@ -108,12 +109,16 @@ class Aftermath:
             for hazard, having in _HAVING.items()
         }
 
-    def use(self, partial_lines: Iterable[int]) -> tuple[int, int]:
+    def use(
+        self, partial_lines: Iterable[int], beat: Callable[[], None] = lambda: None
+    ) -> tuple[int, int]:
         """Write parts of lines, then read all of the memory, then write all of it.
 
-        *partial_lines* are line numbers over all of memory.  Returns how many
-        of those writes were made, and how many not because their page leaked.
+        *partial_lines* are line numbers over all of memory; *beat* is called
+        now and then.  Returns how many of those writes were made, and how many
+        not because their page leaked.
         """
+        self._beat = beat
         made = skipped = 0
         for number in partial_lines:
             page, line = divmod(number, LINES_PER_PAGE)
@@ -122,6 +127,8 @@ class Aftermath:
                 made += 1
             else:
                 skipped += 1
+            if not (made + skipped) % BEAT_EVERY:
+                beat()
         self._read_everything()
         self._write_everything()
         self._machine.machine_checks.sort(key=lambda check: check.address)
@@ -178,7 +185,9 @@ class Aftermath:
     def _access_odd(self, op: Op) -> None:
         machine = self._machine
         seen = self._tables[op, Key.SHARED].seen
-        for page in machine.pages.odd(0, machine.pages.pages):
+        for number, page in enumerate(machine.pages.odd(0, machine.pages.pages)):
+            if not number % BEAT_EVERY:
+                self._beat()
             if not self.reusable(page):
                 continue
             before = PAGES[machine.pages[page]]

@@ -180,6 +180,11 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
         MalformedInputError: see ``build``.
     """
     injections.check(shape)
+
+    def beat(done: int) -> Callable[[], None]:
+        """Work that does no page of the teardown still lets the caller look in."""
+        return lambda: progress(done, shape.pages) if progress is not None else None
+
     recorder = Recorder(trace, [shape.page(pfn) for pfn in watch])
     partition = None
     if states is not None:
@@ -189,12 +194,12 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
         machine.pages.isolate(page)
     cheap = {action: span.likely_ns for action, span in prices(calibration, shape.vcpus).items()}
     host = Host(machine, shape, plan, prices=cheap, recorder=recorder, progress=progress)
-    for page, line in put_in(injections, machine, shape, plan.order, seed):
+    for page, line in put_in(injections, machine, shape, plan.order, seed, beat(0)):
         host.note_fault(page, line)
     host.tear_down()
     after = Aftermath(machine, host.kept_out, recorder, host.clock_ns)
     hazards = after.hazards()
-    made, skipped = after.use(partial_lines(injections, shape, seed))
+    made, skipped = after.use(partial_lines(injections, shape, seed), beat(shape.pages))
     leaks = tuple(host.leaks.values())
     return Result(
         shape=shape,
