@@ -16,6 +16,11 @@ import jsonschema
 import pytest
 
 import tdxreclaim
+from tdxreclaim.errors import HostReadError
+from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.host import read_host
+from tdxreclaim.facts.source import KERNEL_LOG, PyCpuinfo, Tree
+from tdxreclaim.policy.decide import decide
 from tdxreclaim.report.schemas import read_schema
 
 if TYPE_CHECKING:
@@ -91,6 +96,33 @@ def test_a_tar_answers_as_its_tree(name: str, run: RunTool, tmp_path: Path) -> N
 
     assert packed.status == tree.status
     assert packed.out == tree.out.replace('"format": "tree"', '"format": "tar"')
+
+
+class _Machine(Tree):
+    """The machine that a tree was captured from, as the live source would read it."""
+
+    origin = Origin.LIVE
+
+    def read(self, path: str) -> str | None:
+        return super().read("var/log/dmesg" if path == KERNEL_LOG else path)
+
+
+def _no_py_cpuinfo() -> PyCpuinfo:
+    raise HostReadError("py-cpuinfo", "not asked in a test")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("sosreport")])
+def test_a_capture_answers_as_the_machine_itself(name: str) -> None:
+    tree = str(HOSTS / name)
+    live = decide(read_host(_Machine(tree), ask_py_cpuinfo=_no_py_cpuinfo))
+    captured = decide(read_host(Tree(tree)))
+
+    assert live.silicon.origin is Origin.LIVE
+    for field in ("verdict", "rule", "because", "posture", "posture_because", "advice", "warnings"):
+        assert getattr(live, field) == getattr(captured, field)
+    for part in ("silicon", "host", "kernel"):
+        one, other = getattr(live, part), getattr(captured, part)
+        assert one._replace(origin=Origin.CAPTURED) == other
 
 
 @pytest.mark.parametrize("name", NAMES)

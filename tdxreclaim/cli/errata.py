@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import click
 
-from tdxreclaim.cli.output import color_option, emit, help_option, terminal_width, wants_color
+from tdxreclaim.cli.output import (
+    color_option,
+    emit,
+    help_option,
+    terminal_width,
+    text_or_json_option,
+    wants_color,
+)
 from tdxreclaim.errors import UsageError
 
 
 @click.command(add_help_option=False)
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option(
-    "--format",
-    "-f",
-    "format_",
-    type=click.Choice(("text", "json")),
-    default="text",
-    show_default=True,
-)
+@text_or_json_option
 @color_option
 @help_option
 def errata(*, name: str | None, format_: str, color: str) -> None:

@@ -27,6 +27,15 @@ color_option = click.option(
     help="Colour the text; over NO_COLOR and FORCE_COLOR.",
 )
 
+text_or_json_option = click.option(
+    "--format",
+    "-f",
+    "format_",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+)
+
 
 class ClosedPipeError(Exception):
     """The reader of standard output went away."""

@@ -9,20 +9,14 @@ from tdxreclaim.cli.output import (
     emit,
     help_option,
     terminal_width,
+    text_or_json_option,
     wants_color,
 )
 
 
 @click.command(add_help_option=False)
 @click.argument("name", metavar="[NAME]", required=False)
-@click.option(
-    "--format",
-    "-f",
-    "format_",
-    type=click.Choice(("text", "json")),
-    default="text",
-    show_default=True,
-)
+@text_or_json_option
 @color_option
 @help_option
 def scenario(*, name: str | None, format_: str, color: str) -> None:
