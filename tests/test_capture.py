@@ -393,6 +393,12 @@ class TestTar:
         assert tar.read("proc/version") is None
         assert tar.read(CPUINFO) == SPR
 
+    def test_a_name_with_a_dot_in_it_is_the_file_that_it_unpacks_to(self) -> None:
+        for name in ("a/proc/./cpuinfo", "a//proc/cpuinfo", "./a/./proc/cpuinfo"):
+            tar = archive(tar_of(("a/" + CPUINFO, AMD), (name, SPR)))
+            with pytest.raises(MalformedInputError, match="is in it twice"):
+                tar.read("proc/version")
+
     def test_a_file_that_comes_twice_counts_only_if_it_is_the_same(self) -> None:
         same = archive(tar_of((CPUINFO, SPR), (CPUINFO, SPR)))
         assert same.read("proc/version") is None

@@ -587,6 +587,25 @@ def test_a_log_or_lscpu_of_another_cpu_in_the_capture_is_not_overlooked() -> Non
     assert decide(host(GNR, log=agreeing)).verdict is NOT_REQUIRED
 
 
+def test_a_log_line_that_only_a_flagged_kernel_prints_counts_as_the_flag() -> None:
+    for line in (
+        "kexec: Not allowed on platform with tdx_pw_mce bug",
+        "mce: [Hardware Error]: TDX private memory error. Possible kernel bug.",
+    ):
+        decision = decide(host(GNR, log=f"[    9.000000] {line}\n"))
+        assert (decision.verdict, decision.rule) == (REQUIRED, "kernel-flag")
+
+
+def test_two_boots_on_different_cpus_are_judged_by_the_stricter() -> None:
+    boots = "".join(
+        f"[    0.000000] Linux version 6.18.2 (x) #1\n{LOG_OF_EMR.replace('0xcf', model)}"
+        for model in ("0x8f", "0xad")
+    )
+    decision = decide(read_host(Files({"var/log/dmesg": boots})))
+    assert decision.verdict is REQUIRED
+    assert any("disagree" in warning for warning in decision.warnings)
+
+
 def test_an_unverified_tdx_cpu_is_a_warning() -> None:
     assert _warned(host(cpuinfo(family=19, model=1)), "not verified")
     assert not _warned(host(GNR), "not verified")

@@ -228,3 +228,29 @@ def test_a_cut_anywhere_invents_nothing(at: int) -> None:
     reading, whole = parse_kernel_log(LOG[:at]), parse_kernel_log(LOG)
     for ours, theirs in zip(reading, whole, strict=True):
         assert not ours or ours == theirs
+
+
+def test_lines_that_only_a_flagged_kernel_prints_are_read() -> None:
+    kexec = "[    9.000000] kexec: Not allowed on platform with tdx_pw_mce bug\n"
+    check = "[   10.000000] mce: [Hardware Error]: TDX private memory error. Possible kernel bug.\n"
+    reading = parse_kernel_log(kexec + check)
+    assert reading.kexec is not None
+    assert reading.check is not None
+    assert reading.check.number == 2
+    assert (
+        parse_kernel_log("[    1.000000] foo: TDX private memory error. Possible\n").check is None
+    )
+
+
+def test_the_cpus_of_earlier_boots_are_kept() -> None:
+    def boot(model: str) -> str:
+        return (
+            "[    0.000000] Linux version 6.18.2 (x) #1\n[    0.100000] smpboot: CPU0: "
+            f"Intel(R) Xeon(R) (family: 0x6, model: {model}, stepping: 0x8)\n"
+        )
+
+    reading = parse_kernel_log(boot("0x8f") + boot("0x8f") + boot("0xad"))
+    assert reading.group is not None
+    assert reading.group.model == 0xAD
+    assert [group.model for _, group in reading.earlier] == [0x8F]
+    assert reading.boots == 3

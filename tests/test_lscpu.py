@@ -292,3 +292,9 @@ def test_any_json_raises_nothing_but_malformed(value: object) -> None:
         parse_lscpu_json(json.dumps({"lscpu": value}))
     except MalformedInputError as error:
         assert error.why  # noqa: PT017  (what is raised is the assertion)
+
+
+def test_another_architecture_with_intels_vendor_is_no_identity() -> None:
+    reading = parse_lscpu(NEW.replace("x86_64", "aarch64").replace("207", "173"))
+    assert [group.vendor for group in reading.groups] == [None]
+    assert any("contradict" in note for note in reading.notes)

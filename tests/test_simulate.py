@@ -109,23 +109,60 @@ def test_cpu_and_kernel_are_decided_as_in_check(run: RunTool) -> None:
         assert plan["clears"] is (needless or checked["verdict"] == "clear-required")
 
 
+QUESTION_OF_A_GUEST = (
+    *("--memory", "1GiB", "--vcpus", "1", "--kernel", "6.18"),
+    *("--from", str(HOSTS / "spr-guest")),
+)
+
+
 def test_what_is_not_known_is_assumed_and_said(run: RunTool) -> None:
     unknown_cpu = _simulate(
         run, "--memory", "1GiB", "--vcpus", "1", "--cpu", "6/0x6a", "--kernel", "6.18"
     )
     assert unknown_cpu["host"]["affected"] is True  # type: ignore[index]
     unknown_kernel = _simulate(run, "--memory", "1GiB", "--vcpus", "1", "--cpu", "gnr")
-    amd = _simulate(
-        run, "--memory", "1GiB", "--vcpus", "1", "--cpu", "AuthenticAMD/25/17", "--kernel", "6.18"
-    )
+    guest = _simulate(run, *QUESTION_OF_A_GUEST)
     for document, words in (
         (unknown_cpu, "careful host clears"),
         (unknown_kernel, "name a release"),
-        (amd, "stands in"),
+        (guest, "a host with this CPU"),
     ):
         caveats = document["caveats"]
         assert isinstance(caveats, list)
         assert words in caveats[0]
+
+
+def test_a_host_without_a_tdx_cpu_is_asked_for_one(run: RunTool) -> None:
+    question = ("--memory", "1GiB", "--vcpus", "1", "--kernel", "6.18")
+    for amd in (("--cpu", "AuthenticAMD/25/17"), ("--from", str(HOSTS / "epyc-bare"))):
+        ran = run("simulate", *question, *amd)
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.startswith("tdxreclaim: --cpu: needed")
+
+
+def test_a_host_at_risk_is_not_said_to_clear(run: RunTool) -> None:
+    question = ("--memory", "1GiB", "--vcpus", "1", "--from", str(HOSTS / "spr-6.18-at-risk"))
+    ran = run("simulate", *question, "-f", "json")
+    document = json.loads(ran.out)
+    assert ran.status == 20
+    assert document["plan"]["clears"] is False
+    assert document["outcome"]["machine_check_count"] == 16
+
+
+def test_unsafe_pages_count_without_a_write_that_shows_them(run: RunTool) -> None:
+    question = ("--memory", "1GiB", "--vcpus", "2", "--clear", "never", "--kernel", "6.18")
+    quiet = ("--inject", "partial-writes=0", "-f", "json")
+    affected = run("simulate", *question, "--cpu", "spr", *quiet)
+    assert affected.status == 20
+    assert json.loads(affected.out)["outcome"]["unsafe_pages"] > 262_144
+    assert run("simulate", *question, "--cpu", "gnr", *quiet).status == 0
+
+
+def test_a_faked_part_is_said(run: RunTool) -> None:
+    question = ("--memory", "1GiB", "--vcpus", "1", "--from", str(HOSTS / "emr-7.0-active"))
+    assert "FAKED in part: the CPU" in run("simulate", *question, "--cpu", "gnr").out
+    document = _simulate(run, *question, "--cpu", "gnr")
+    assert document["host"]["faked"] is True  # type: ignore[index]
 
 
 def test_no_percentage_without_its_order(run: RunTool) -> None:
@@ -134,6 +171,7 @@ def test_no_percentage_without_its_order(run: RunTool) -> None:
     assert 0.03 < upstream["estimate"]["clearing_share"] < 0.14  # type: ignore[index]
     first = _simulate(run, *QUESTIONS["gnr-6.17"], "--order", "hkid-first")
     assert 0.36 < first["estimate"]["clearing_share"] < 0.44  # type: ignore[index]
+    assert "% of this order" in str(upstream["summary"])
     assert "40 %" not in str(upstream["summary"])
 
 

@@ -119,6 +119,9 @@ def simulate(
     record = _read_calibration(calibration)
     colored, width = wants_color(color, output), terminal_width()
     if validate:
+        for option, value in (("--svg", svg), ("--html", html), ("--memory", memory)):
+            if value is not None:
+                raise UsageError(option, "says nothing with --validate")
         emit(_validation(record, format_, width=width, color=colored), output, color=colored)
         ctx.exit(0)
     simulation = _simulate(
@@ -164,7 +167,7 @@ def _simulate(
     from tdxreclaim.engine.plan import Clearing, Order
     from tdxreclaim.engine.question import compare as what_ifs
     from tdxreclaim.engine.question import set_scene
-    from tdxreclaim.engine.shape import Shape
+    from tdxreclaim.engine.shape import MAX_VCPUS, Shape
     from tdxreclaim.engine.simulate import simulate as run
     from tdxreclaim.policy.decide import decide
     from tdxreclaim.policy.names import parse_number
@@ -173,14 +176,14 @@ def _simulate(
 
     shape = Shape(
         memory_bytes=parse_size("--memory", memory),
-        vcpus=parse_number("--vcpus", vcpus, 1 << 32),
+        vcpus=_parse_count("--vcpus", vcpus, MAX_VCPUS),
     )
     faults = _parse_faults(inject)
     steps = parse_number("--trace", trace, 100_000)
     watched = [parse_number("--at-page", pfn, 1 << 52) for pfn in at_page]
     names = _parse_comparison(compare)
     seed_number = parse_number("--seed", seed, 1 << 63)
-    package_count = parse_number("--packages", packages, 1 << 32)
+    package_count = _parse_count("--packages", packages, 64)
     chosen = read_chosen_host(symbols=True, **host)
     decision = decide(chosen.facts)
     scene = set_scene(
@@ -205,6 +208,15 @@ def _simulate(
     return Simulation(
         decision, chosen.source, scene, shape, result, compared, calibration, trace=steps
     )
+
+
+def _parse_count(option: str, text: str, most: int) -> int:
+    from tdxreclaim.policy.names import parse_number
+
+    count = parse_number(option, text, most)
+    if count == 0:
+        raise UsageError(option, f"0 is out of range: 1 to {most}")
+    return count
 
 
 def _parse_faults(given: tuple[str, ...]) -> Injections:
@@ -286,6 +298,9 @@ def _draw(simulation: Simulation, svg: str | None, html: str | None) -> None:
         return
     from tdxreclaim.report import simulation_text
 
+    for option, path in (("--svg", svg), ("--html", html)):
+        if path == "-":
+            raise UsageError(option, "writes a file; - is none")
     # A picture is as wide as a page of text, whatever the terminal is.
     if svg is not None:
         write_whole(svg, simulation_text.render_svg(simulation))

@@ -13,7 +13,7 @@ from tdxreclaim.engine.machine import Platform
 from tdxreclaim.engine.plan import PLANS, Clearing, Order, Plan
 from tdxreclaim.errors import UsageError
 from tdxreclaim.policy.model import Clearing as KernelClearing
-from tdxreclaim.policy.model import Kexec, Verdict
+from tdxreclaim.policy.model import Kexec, Posture, Silicon, Verdict
 
 if TYPE_CHECKING:
     from tdxreclaim.engine.calibration import Calibration
@@ -55,15 +55,17 @@ def set_scene(
     """Return the plan and the platform that a decision means, as far as it tells.
 
     Raises:
-        UsageError: the kernel that was named cannot run TDs.
+        UsageError: the kernel cannot run TDs, or the CPU has no TDX.
 
     """
     assumed: list[str] = []
     affected = _affected(decision, assumed)
     plan, kernel = _plan(decision, assumed)
+    if decision.posture is Posture.AT_RISK:
+        plan = plan.with_clearing(Clearing.NEVER)
+        assumed.append(f"nothing is cleared: {decision.posture_because}")
     if order is Order.HKID_FIRST:
         plan = PLANS["hkid-first"].with_clearing(plan.clearing)
-        kernel = "no released kernel (HKID first)"
     if clearing is not None:
         plan = plan.with_clearing(clearing)
     return Scene(
@@ -84,16 +86,19 @@ def _affected(decision: Decision, assumed: list[str]) -> bool:
             )
             return True
         case _:
-            assumed.append(
-                f"a TDX CPU without tdx_pw_mce stands in for this one: {decision.because}; name "
-                "one with --cpu"
-            )
-            return False
+            return _stand_in(decision, assumed)
+
+
+def _stand_in(decision: Decision, assumed: list[str]) -> bool:
+    """Return whether the CPU has the erratum where the question does not arise on this host."""
+    if decision.silicon.status is Silicon.NO_TDX:
+        why = f"needed: there is no TDX CPU here ({decision.silicon.because})"
+        raise UsageError("--cpu", why)
+    assumed.append(f"a host with this CPU: {decision.because}")
+    return decision.silicon.status is not Silicon.NOT_AFFECTED
 
 
 def _cpu(decision: Decision) -> str:
-    if decision.verdict is Verdict.NOT_APPLICABLE:
-        return "an unaffected TDX CPU"
     for processor in decision.silicon.processors:
         if processor.silicon is decision.silicon.status:
             return processor.codename or processor.group.number

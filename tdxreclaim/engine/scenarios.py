@@ -231,7 +231,8 @@ SCENARIOS = {
         ),
         Scenario(
             name="poison-reported",
-            says="a TD that consumes poison becomes FATAL; its page returns unless it gets marked",
+            says="a TD that consumes poison becomes FATAL; taken back leaf by leaf (KVM leaks it all), "
+            "its page returns unless it gets marked",
             platforms=(_OTHER, Platform(erratum=False, seam_nr=False)),
             play=_reported,
         ),

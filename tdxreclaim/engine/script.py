@@ -93,7 +93,7 @@ class Script:
             leaf.spelling,
             reply=reply,
             certainty=failed.certainty if failed else Certainty.VERIFIED,
-            source=f"{failed.source}: {failed.says}" if failed else _MODULE,
+            source=f"{failed.source}; it needs that {failed.says}" if failed else _MODULE,
         )
         return reply
 

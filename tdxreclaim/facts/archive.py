@@ -465,12 +465,12 @@ class Archive:
 
     def _split(self, name: str) -> tuple[str, str | None]:
         """Return the folder that the host would be in, and the wanted path."""
-        name = name.removeprefix("./").lstrip("/")
+        # "a/./b" is unpacked as "a/b", and so is "a//b".
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        name = "" if ".." in parts else "/".join(parts)
         if name in self._wanted or self._is_config(name):
             return "", name
         folder, _, rest = name.partition("/")
-        if folder == "..":
-            return "", None
         if rest in self._wanted or self._is_config(rest):
             return folder, rest
         return "", None

@@ -42,7 +42,7 @@ CPUINFO = "proc/cpuinfo"
 LSCPU = "sos_commands/processor/lscpu"
 LSCPU_JSON = "lscpu.json"
 CPUID = "sos_commands/processor/cpuid_-r"
-KERNEL_LOGS = ("sos_commands/kernel/dmesg", "var/log/dmesg")
+KERNEL_LOGS = ("sos_commands/kernel/dmesg", "sos_commands/kernel/dmesg_-T", "var/log/dmesg")
 RELEASES = ("proc/sys/kernel/osrelease", "proc/version", "sos_commands/kernel/uname_-a")
 KALLSYMS = "proc/kallsyms"
 KVM_PARAMETER = "sys/module/kvm_intel/parameters/tdx"
@@ -171,6 +171,9 @@ def read_host(
         release=host.release() if facts.release.value is None else facts.release,
         notes=facts.notes + host.log_notes(log),
     )
+    if not facts.pw_mce.value and (log.kexec or log.check):
+        # Nothing but a kernel that has set the flag prints these.
+        facts = facts._replace(pw_mce=host.log_fact(log, yes=log.check or log.kexec, no=None))
     if facts.hypervisor.value is None and (log.hypervisor or log.guest):
         facts = facts._replace(hypervisor=host.log_fact(log, yes=log.hypervisor, no=None))
     if facts.tdx_guest.value is None and log.guest:
@@ -278,13 +281,17 @@ class _Reader:
         """Return the processors that a capture names beside its identity."""
         found: list[Fact[CpuGroup]] = []
         if self._source.origin is Origin.CAPTURED and identity_path == CPUINFO:
-            text, _ = self.text(LSCPU)
-            # Of a witness that cannot be understood nothing is taken.
-            with contextlib.suppress(MalformedInputError):
-                groups = () if text is None else dict(_identity_parsers())[LSCPU](text).groups
-                found += [Fact(group, self.evidence(LSCPU, group.describe())) for group in groups]
+            for path in (LSCPU, CPUID):
+                text, _ = self.text(path)
+                # Of a witness that cannot be understood nothing is taken.
+                with contextlib.suppress(MalformedInputError):
+                    groups = () if text is None else dict(_identity_parsers())[path](text).groups
+                    found += [
+                        Fact(group, self.evidence(path, group.describe())) for group in groups
+                    ]
         if log.group is not None and log.cpu is not None and identity_path not in KERNEL_LOGS:
             found.append(Fact(log.group, self._log_line(log.cpu)))
+        found += [Fact(group, self._log_line(line)) for line, group in log.earlier]
         return tuple(found)
 
     def release(self) -> Fact[str]:

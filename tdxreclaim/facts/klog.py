@@ -37,7 +37,8 @@ _MESSAGES = re.compile(
     r"|(?P<ready>virt/tdx: (?:TDX-Module|module) initialized)"
     r"|(?P<failed>virt/tdx: (?:(?:TDX-Module|module) initialization failed[^\n]*"
     r"|module not loaded))"
-    r"|(?P<kexec>kexec: Not allowed on platform with tdx_pw_mce bug)",
+    r"|(?P<kexec>kexec: Not allowed on platform with tdx_pw_mce bug)"
+    r"|(?P<check>(?:mce: \[Hardware Error\]: )?TDX private memory error\. Possible kernel bug\.)",
 )
 
 
@@ -58,6 +59,8 @@ class LogReading(NamedTuple):
 
     ``enabled``: TDX is on in the BIOS.  ``refused``: the kernel then refused
     to activate it.  ``ready`` and ``failed``: the TDX module's bring-up.
+    ``kexec`` and ``check`` (a machine check) are printed only by a kernel that
+    has set tdx_pw_mce.  ``earlier`` are the CPUs that earlier boots name.
     """
 
     boots: int = 0
@@ -71,6 +74,8 @@ class LogReading(NamedTuple):
     ready: LogLine | None = None
     failed: LogLine | None = None
     kexec: LogLine | None = None
+    check: LogLine | None = None
+    earlier: tuple[tuple[LogLine, CpuGroup], ...] = ()
 
 
 def looks_like_kernel_log(text: str) -> bool:
@@ -94,8 +99,14 @@ def parse_kernel_log(text: str) -> LogReading:
         counted_to = match.start()
         line = LogLine(number, match[0].strip())
         if match["release"]:
+            seen = ((reading.cpu, reading.group),) if reading.cpu and reading.group else ()
             reading = LogReading(
-                boots=reading.boots + 1, release=line._replace(text=match["release"])
+                boots=reading.boots + 1,
+                release=line._replace(text=match["release"]),
+                # A log has the same CPU boot after boot, or is put together from several hosts.
+                earlier=tuple(
+                    {group: (told, group) for told, group in reading.earlier + seen}.values()
+                ),
             )
         elif match["brand"] is not None:
             reading = reading._replace(cpu=line, group=_group(match))

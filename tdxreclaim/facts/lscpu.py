@@ -17,6 +17,10 @@ from tdxreclaim.facts.cpu import (
 )
 
 _WHAT = "lscpu output"
+# Of an Intel CPU these are not odd spellings of x86, but somebody else's line.
+_PLAINLY_OTHER = frozenset(
+    {"aarch64", "armv7l", "armv8l", "s390x", "ppc64le", "ppc64", "riscv64", "loongarch64", "mips64"}
+)
 _X86 = frozenset({"x86_64", "amd64", "i686", "i586", "i486", "i386"})
 _MOST_CPUS = 65_536
 # Longer than all flags there are.
@@ -114,9 +118,10 @@ def _reading(fields: list[_Field]) -> CpuReading:
     vendor = first.get("Vendor ID") or None
     if architecture and architecture not in _X86 and vendor != "GenuineIntel":
         return CpuReading(architecture, ())
+    contradicts = architecture in _PLAINLY_OTHER
     groups = tuple(
         CpuGroup(
-            section.get("Vendor ID") or vendor,
+            None if contradicts else section.get("Vendor ID") or vendor,
             parse_number(section.get("CPU family"), FAMILY_MAX),
             parse_number(section.get("Model"), MODEL_MAX),
             parse_number(section.get("Stepping"), STEPPING_MAX),
@@ -133,10 +138,15 @@ def _reading(fields: list[_Field]) -> CpuReading:
         # come last were cut off there, so what they lack says nothing.
         cut = fields[-1].name == "Flags" and fields[-1].last
         flags = Words(frozenset(first["Flags"].split()), complete=not cut)
+    notes = []
+    if not flags.complete and first.get("Flags"):
+        notes.append("the flags are cut off")
+    if contradicts:
+        notes.append(f"architecture {architecture} and vendor {vendor} contradict each other")
     return CpuReading(
         "x86",
         groups,
         flags=flags,
         hypervisor=True if first.get("Hypervisor vendor") else None,
-        notes=() if flags.complete or not first.get("Flags") else ("the flags are cut off",),
+        notes=tuple(notes),
     )

@@ -135,6 +135,6 @@ def judge_state(facts: HostFacts) -> tuple[HostFinding, tuple[Step, ...]]:
         because=decided.because,
         erratum_flag=facts.pw_mce.value,
         module_version=facts.module_version.value,
-        origin=facts.tdx_host_platform.evidence.origin,
+        origin=(decided.evidence or (facts.tdx_host_platform.evidence,))[0].origin,
     )
     return finding, steps

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 # A unit, its nanoseconds, and from how many of it on it reads better than the
 # next smaller one: 92 min, not 1.5 h.
 _UNITS = (
+    ("days", 86_400_000_000_000, 3),
     ("h", 3_600_000_000_000, 3),
     ("min", 60_000_000_000, 3),
     ("s", 1_000_000_000, 1),

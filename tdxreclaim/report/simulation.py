@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.engine.plan import Action
+from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.errors import ExitStatus
+from tdxreclaim.policy.sizes import format_size
+from tdxreclaim.report.model import Report
 
 if TYPE_CHECKING:
     from tdxreclaim.engine.calibration import Calibration
@@ -28,19 +31,49 @@ class Simulation(NamedTuple):
     trace: int = 0
 
     @property
+    def report(self) -> Report:
+        """The decision that this rests on, as `check` would report it."""
+        return Report(self.decision, self.source, "")
+
+    @property
     def exit_status(self) -> ExitStatus:
-        """20 if it ends in machine checks or leaked pages."""
-        return ExitStatus.NOT_REQUIRED if self.result.is_clean else ExitStatus.FINDINGS
+        """20 if it ends in machine checks, in pages that are not safe, or in leaked ones."""
+        clean = self.result.is_clean and not self.unsafe_pages
+        return ExitStatus.NOT_REQUIRED if clean else ExitStatus.FINDINGS
+
+    @property
+    def unsafe_pages(self) -> int:
+        """Pages handed over with something that harms on this platform, at least.
+
+        Without the erratum a TD-owned line does not: any write converts it.
+        """
+        hazards = self.result.hazards
+        harmful = [Hazard.PRIVATE_DIRTY, Hazard.POISON_INTEGRITY, Hazard.POISON_HARDWARE]
+        if self.scene.platform.erratum:
+            harmful.append(Hazard.TD_OWNED)
+        return max(hazards.get(hazard, 0) for hazard in harmful)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was assumed of this host, and where the estimate extrapolates."""
+        said = [f"Assumed: {each}." for each in self.scene.assumed]
+        platform = self.scene.platform
+        modes = "with SEAM_NR" if platform.seam_nr else "without SEAM_NR"
+        said.append(f"Assumed: a platform in {platform.mode} mode, {modes}.")
+        for what, value, low, high in self.result.estimate.extrapolates:
+            show = format_size if what == "memory_bytes" else str
+            name = {"vcpus": "vCPUs", "memory_bytes": "of memory"}.get(what, what)
+            timed = "nothing was timed"
+            if low is not None and high is not None:
+                timed = f"{show(low)} to {show(high)} were timed"
+            said.append(f"Extrapolated: {show(value)} {name}; {timed}.")
+        return tuple(said)
 
     @property
     def caveats(self) -> tuple[str, ...]:
         """What was assumed, extrapolated and left out, the most important first."""
         estimate = self.result.estimate
-        said = [f"Assumed: {each}." for each in self.scene.assumed]
-        for what, value, low, high in estimate.extrapolates:
-            name = {"vcpus": "vCPUs", "memory_bytes": "bytes of memory"}[what]
-            timed = "nothing was timed" if low is None else f"{low} to {high} were timed"
-            said.append(f"Extrapolated: {value} {name}; {timed}.")
+        said = list(self.warnings)
         said += [f"{note[:1].upper()}{note[1:]}." for note in self.result.notes]
         said += [f"Assumed: {each}." for each in self.calibration.assumptions]
         said += [f"Left out: {each}." for each in estimate.leaves_out]

@@ -44,6 +44,8 @@ def render(simulation: Simulation) -> str:
         },
         "host": {
             "source": simulation.source,
+            "origins": list(simulation.report.origins),
+            "faked": simulation.report.faked,
             "cpu": scene.cpu,
             "verdict": simulation.decision.verdict,
             "rule": simulation.decision.rule,
@@ -60,6 +62,17 @@ def render(simulation: Simulation) -> str:
             "clears": result.clears,
             "released": scene.plan.released,
             "certainty": scene.plan.certainty.name.lower(),
+            "steps": [
+                {
+                    "phase": stage.phase,
+                    "scope": stage.scope,
+                    "step": step.action,
+                    "label": step.action.label,
+                    "certainty": step.certainty.name.lower(),
+                    "source": step.source,
+                }
+                for stage, step in scene.plan.lines(erratum=scene.platform.erratum)
+            ],
         },
         "estimate": {
             "total": _span(estimate.total),
@@ -110,6 +123,7 @@ def render(simulation: Simulation) -> str:
                 for leak in result.leaks
             ],
             "hazards": {hazard.value: pages for hazard, pages in result.hazards.items()},
+            "unsafe_pages": simulation.unsafe_pages,
             "partial_writes": result.partial_writes,
             "partial_writes_skipped": result.partial_writes_skipped,
             "machine_check_count": result.machine_check_count,

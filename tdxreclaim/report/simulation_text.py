@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.engine.plan import Action, Order, Phase
+from tdxreclaim.engine.plan import Action, Clearing, Order, Phase
 from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.engine.states import describe
 from tdxreclaim.policy.sizes import format_size
 from tdxreclaim.report.durations import format_ns, format_range, format_span
 from tdxreclaim.report.text import Page as Sheet
+from tdxreclaim.report.text import faked_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +57,8 @@ def draw(sheet: Sheet, simulation: Simulation) -> None:
     """Put the simulation on a sheet."""
     result, scene = simulation.result, simulation.scene
     sheet.paragraph(headline(simulation), "bold")
+    if simulation.report.faked:
+        sheet.paragraph(faked_line(simulation.report), "yellow")
     sheet.blank()
     sheet.labelled("TD", _size(simulation))
     cpu = f"{scene.cpu}, {'with' if scene.platform.erratum else 'without'} tdx_pw_mce"
@@ -82,9 +85,11 @@ def draw(sheet: Sheet, simulation: Simulation) -> None:
         _events(sheet, life)
     sheet.heading("What these numbers rest on")
     calibration = simulation.calibration
+    for warning in simulation.warnings:
+        sheet.item(warning)
     sheet.item(f"Calibration {calibration.name}: {calibration.origin} ({calibration.date}).")
     sheet.item(f"Measured on: {calibration.host}; kernel: {calibration.kernel}.")
-    for caveat in simulation.caveats:
+    for caveat in simulation.caveats[len(simulation.warnings) :]:
         sheet.item(caveat)
 
 
@@ -92,47 +97,60 @@ def headline(simulation: Simulation) -> str:
     """Return the answer in a sentence or two."""
     result, scene = simulation.result, simulation.scene
     shape = simulation.shape
+    size = format_size(shape.memory_bytes)
+    article = "An" if size.startswith(("8", "11 ", "18 ", "11.", "18.")) else "A"
     said = (
-        f"A {format_size(shape.memory_bytes)} TD with {_many(shape.vcpus, 'vCPU')} takes "
-        f"{format_span(result.estimate.total)} to shut down on {_kernel_name(scene.kernel)} on "
-        f"{scene.cpu}"
+        f"{article} {size} TD with {_many(shape.vcpus, 'vCPU')} takes "
+        f"{format_span(result.estimate.total)} to shut down {_where(simulation)}"
     )
     clear = result.estimate.action(Action.CLEAR)
-    if clear.likely_ns and not scene.platform.erratum:
-        saving = f"{format_range(clear)}, {_percent(result.estimate.clearing_share)}"
-        if scene.plan.order is Order.UPSTREAM:
-            said += f"; 6.18 and later save the clearing, {saving}"
-        else:
-            said += f"; without the clearing it saves {saving} of this order"
+    share = f"{_percent(result.estimate.clearing_share)} of this order"
+    if clear.likely_ns and scene.platform.erratum:
+        said += f", of which the clearing that this CPU needs is {format_range(clear)} ({share})"
     elif clear.likely_ns:
-        said += (
-            f", of which the clearing that this CPU needs is {format_range(clear)} "
-            f"({_percent(result.estimate.clearing_share)})"
-        )
+        who = "6.18 and later save" if scene.plan.name == "6.16" else "without it one saves"
+        said += f"; {who} the clearing, {format_range(clear)} ({share})"
     said += "."
     if result.machine_check_count:
-        said += f" Using the memory again then raises {_count(result.machine_check_count)} #MC."
+        said += f" Using the memory again then raises {result.machine_check_count:,} #MC."
+    elif simulation.unsafe_pages:
+        said += f" {_many(simulation.unsafe_pages, 'page')} come back that are not safe to use."
     if result.pages_leaked:
         leak = "leaks" if result.pages_leaked == 1 else "leak"
         said += f" {_many(result.pages_leaked, 'page')} {leak}."
-    for what, _, _, high in result.estimate.extrapolates:
-        if what == "vcpus" and high is not None and shape.vcpus > high:
-            said += f" This extrapolates: {high} vCPUs is the most that was timed."
+    if scene.assumed:
+        said += " What is not known is assumed: see below."
+    if result.estimate.extrapolates:
+        said += " This extrapolates beyond what was timed."
     return said
+
+
+def _where(simulation: Simulation) -> str:
+    scene = simulation.scene
+    kernel = f"kernel {scene.kernel}" if scene.kernel[:1].isdigit() else scene.kernel
+    if scene.plan.order is not Order.UPSTREAM:
+        return f"with the HKID released first, which no release does, on {scene.cpu}"
+    usual = {"6.16": Clearing.ALWAYS}.get(scene.plan.name, Clearing.ON_ERRATUM)
+    if scene.plan.clearing is not usual:
+        return f"on {kernel}, clearing {_WHEN[scene.plan.clearing]}, on {scene.cpu}"
+    return f"on {kernel} on {scene.cpu}"
+
+
+_WHEN = {
+    Clearing.ALWAYS: "on every CPU",
+    Clearing.ON_ERRATUM: "on affected CPUs alone",
+    Clearing.NEVER: "never",
+}
 
 
 def _many(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
-def _kernel_name(kernel: str) -> str:
-    return f"kernel {kernel}" if kernel[:1].isdigit() else kernel
-
-
 def _size(simulation: Simulation) -> str:
     shape = simulation.shape
     return (
-        f"{format_size(shape.memory_bytes)} ({_count(shape.guest_pages)} pages of 4 KiB), "
+        f"{format_size(shape.memory_bytes)} ({_many(shape.guest_pages, 'page')} of 4 KiB), "
         f"{_many(shape.vcpus, 'vCPU')}, {_many(shape.control_pages, 'control and Secure-EPT page')}"
     )
 
@@ -207,15 +225,18 @@ def _afterwards(sheet: Sheet, simulation: Simulation) -> None:
         sheet.item(f"{_many(leak.pages, leak.key.scope)} leaked{step}, {leak.key.reason}{reply}.")
     for hazard, pages in result.hazards.items():
         if pages:
-            sheet.item(f"Handed over as reusable: {_many(pages, 'page')} {_HAZARDS[hazard]}.")
+            harmless = hazard is Hazard.TD_OWNED and not simulation.scene.platform.erratum
+            remark = "; harmless without tdx_pw_mce, where any write converts them"
+            handed = f"{_many(pages, 'page')} {_HAZARDS[hazard]}{remark if harmless else ''}"
+            sheet.item(f"Handed over as reusable: {handed}.")
     written = _many(result.partial_writes, "partial write")
     sheet.item(f"The host then used the memory again, {written} among its accesses.")
     if not result.machine_check_count:
         sheet.item("No machine check.")
         return
     sheet.item(
-        f"Poison was consumed in {_many(result.machine_check_count, 'line')}: each is a #MC, and a "
-        "real host would not survive the first. The first addresses:"
+        f"Poison was consumed in {_many(result.machine_check_count, 'line')}: each is a #MC. "
+        "The first addresses:"
     )
     for check in result.machine_checks[:_MOST_LISTED]:
         cause = check.cause.name.removeprefix("POISON_").lower()
@@ -263,7 +284,7 @@ def render_validation(rows: tuple[Validation, ...], *, width: int = 80, color: b
     sheet.paragraph("Published teardowns beside the emulated ones", "bold")
     sheet.blank()
     sheet.table(
-        ("order", ">vCPUs", ">memory", ">published", ">emulated", ">error"),
+        ("order", ">vCPUs", ">memory taken", ">published", ">emulated", ">error"),
         (
             (
                 each.row.order,
@@ -275,6 +296,12 @@ def render_validation(rows: tuple[Validation, ...], *, width: int = 80, color: b
             )
             for each in rows
         ),
+    )
+    sheet.blank()
+    sheet.paragraph(
+        "A calibration that was fitted to such rows reproduces them; that shows that the "
+        "arithmetic is right, not that another host behaves so. The published sizes are in GB, "
+        "taken for GiB."
     )
     return sheet.text()
 

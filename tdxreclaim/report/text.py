@@ -70,7 +70,8 @@ class Page:
     def paragraph(self, text: str, style: str = "", *, first: str = "", indent: int = 0) -> None:
         """Add *text*; *first* stands before its first line, *indent* before the others."""
         room = self.width - max(len(first), indent)
-        lines = Text(text, style=style).wrap(self._console, room, overflow="fold")
+        # Whatever it is and wherever it is from: one line, and safe for a terminal.
+        lines = Text(flat(text), style=style).wrap(self._console, room, overflow="fold")
         for number, line in enumerate(lines):
             line.rstrip()
             head = first if number == 0 else " " * indent
@@ -124,7 +125,7 @@ def render(report: Report, *, width: int = 80, color: bool = False) -> str:
     page = Page(width, color=color)
     page.paragraph(headline(report), _VERDICT_STYLE[decision.verdict])
     if report.faked:
-        page.paragraph(_faked(report), "yellow")
+        page.paragraph(faked_line(report), "yellow")
     page.blank()
     page.labelled("verdict", f"{decision.verdict} (rule {decision.rule})")
     page.labelled("posture", f"{decision.posture}: {decision.posture_because}")
@@ -216,7 +217,8 @@ def _subject(report: Report) -> str:
     return "such a host"
 
 
-def _faked(report: Report) -> str:
+def faked_line(report: Report) -> str:
+    """Return which parts of the facts were given on the command line, in a sentence."""
     decision = report.decision
     parts = {
         "CPU": decision.silicon.origin,
@@ -226,7 +228,8 @@ def _faked(report: Report) -> str:
     faked = [name for name, origin in parts.items() if origin is Origin.FAKED]
     if len(faked) == len(parts):
         return "FAKED: this is about what was given on the command line, not about any machine."
-    return f"FAKED in part: the {' and the '.join(faked)} was given on the command line."
+    were = "was" if len(faked) == 1 else "were"
+    return f"FAKED in part: the {' and the '.join(faked)} {were} given on the command line."
 
 
 def _source(report: Report) -> str:
