@@ -17,7 +17,7 @@ from tdxreclaim.facts.evidence import Origin, flat
 from tdxreclaim.facts.source import TEXT_LIMIT_BYTES, decode, too_long
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # A sosreport unpacks to some hundred MiB; this stops a bomb.
 UNPACKED_LIMIT_BYTES = 4 << 30
@@ -270,6 +270,17 @@ class _Tar:
         self._unread -= member.size
         return data
 
+    def part(self, size: int) -> bytes:
+        """Return the next *size* bytes of the member that `next` gave last.
+
+        Raises:
+            EOFError: it is cut off.
+
+        """
+        data = self._take(size)
+        self._unread -= size
+        return data
+
     def _member(self, header: tarfile.TarInfo, block: bytes, before: _Headers) -> _Member:
         sparse = before.sparse or header.type == tarfile.GNUTYPE_SPARSE
         if header.type == tarfile.GNUTYPE_SPARSE:
@@ -479,3 +490,49 @@ class Archive:
     def _is_config(path: str) -> bool:
         # Its name has the kernel release in it, which may come later.
         return path.startswith("boot/config-")
+
+
+class MemberStream(io.RawIOBase):
+    """What is in a member of a tar, as a stream; only until the next member is taken."""
+
+    def __init__(self, tar: _Tar, size: int) -> None:
+        self._tar = tar
+        self._left = size
+
+    def readable(self) -> bool:
+        """Return true."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill *buffer* with what comes next."""
+        data = self._tar.part(min(len(buffer), self._left))
+        self._left -= len(data)
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class Member(NamedTuple):
+    """A member of a tar: ``refusal`` says why it is not read, if it is not."""
+
+    name: str
+    size: int
+    refusal: str | None
+    stream: MemberStream
+
+
+def members(stream: io.BufferedReader) -> Iterator[Member]:
+    """Yield the members of a tar stream in order, each to be read before the next is taken.
+
+    Raises:
+        tarfile.TarError, and what `UNPACK_ERRORS` lists: it is damaged.
+
+    """
+    tar = _Tar(stream)
+    while (member := tar.next()) is not None:
+        readable = member.size if member.refusal is None else 0
+        yield Member(
+            member.name.removeprefix("./").lstrip("/"),
+            member.size,
+            member.refusal,
+            MemberStream(tar, readable),
+        )

@@ -35,7 +35,7 @@ class CaptureFormat(StrEnum):
 
 
 # Where a single text stands in the tree of a host.
-_PLACE = {
+PLACE = {
     CaptureFormat.CPUINFO: host.CPUINFO,
     CaptureFormat.LSCPU: host.LSCPU,
     CaptureFormat.LSCPU_JSON: host.LSCPU_JSON,
@@ -122,7 +122,7 @@ def _open_file(file: io.BufferedReader, name: str, form: CaptureFormat | None) -
         text = read_bounded(stream, name).decode("utf-8", "replace")
     except errors as error:
         raise HostReadError(name, _reason(error)) from error
-    return Capture(Files({_PLACE[form]: text}, label=name), form)
+    return Capture(Files({PLACE[form]: text}, label=name), form)
 
 
 def _reason(error: Exception) -> str:

@@ -293,6 +293,37 @@ class Tree:
         except OSError as error:
             raise HostReadError(path, _why(error), error.errno) from error
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names in *folder*, sorted; none if it cannot be listed."""
+        real = os.path.realpath(os.path.join(self._root, folder))
+        if os.path.commonpath((self._root, real)) != self._root:
+            return []
+        try:
+            return sorted(os.listdir(real))
+        except OSError:
+            return []
+
+    def open(self, path: str) -> io.BufferedReader:
+        """Return the regular file at *path* as a stream.
+
+        Raises:
+            HostReadError: it cannot be opened, leads out of the tree, or is
+                no regular file.
+
+        """
+        real = os.path.realpath(os.path.join(self._root, path))
+        if os.path.commonpath((self._root, real)) != self._root:
+            raise HostReadError(path, "a symbolic link that leads out of the tree")
+        try:
+            descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise HostReadError(path, _why(error), error.errno) from error
+        file = os.fdopen(descriptor, "rb")
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            file.close()
+            raise HostReadError(path, "not a regular file")
+        return file
+
     def label(self, path: str) -> str:
         """Return *path*."""
         return path
@@ -302,6 +333,15 @@ class Tree:
 
 
 NO_HOST = "no captured host: no proc/cpuinfo or the like in it, nor one folder down"
+
+
+def file_size(file: io.BufferedReader) -> int | None:
+    """Return the size of an open regular file, ``None`` of anything else."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def open_tree(path: str, wanted: frozenset[str]) -> Tree:

@@ -1,0 +1,51 @@
+"""`tdxreclaim findings`."""
+
+from __future__ import annotations
+
+import click
+
+from tdxreclaim.cli.output import color_option, emit, help_option, terminal_width, wants_color
+from tdxreclaim.errors import UsageError
+
+
+@click.command(add_help_option=False)
+@click.argument("name", metavar="[ID]", required=False)
+@click.option(
+    "--format",
+    "-f",
+    "format_",
+    type=click.Choice(("text", "json")),
+    default="text",
+    show_default=True,
+)
+@color_option
+@help_option
+def findings(*, name: str | None, format_: str, color: str) -> None:
+    """Print the catalogue of what triage finds, or the one finding ID."""
+    show(name, format_, color)
+
+
+def show(name: str | None, format_: str, color: str) -> None:
+    """Print the row *name* of the catalogue, or all of it.
+
+    Raises:
+        UsageError: there is no such row.
+
+    """
+    from tdxreclaim.policy.findings import CATALOGUE, Kind, find_kind
+
+    kinds: tuple[Kind, ...] = CATALOGUE
+    if name is not None:
+        kind = find_kind(name)
+        if kind is None:
+            raise UsageError("ID", f"{name!r} is no finding (tdxreclaim findings lists them)")
+        kinds = (kind,)
+    if format_ == "json":
+        from tdxreclaim.report import triage_json
+
+        emit(triage_json.render_catalogue(kinds))
+        return
+    from tdxreclaim.report import catalogue
+
+    colored = wants_color(color)
+    emit(catalogue.render(kinds, width=terminal_width(), color=colored), color=colored)

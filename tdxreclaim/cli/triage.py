@@ -1,0 +1,177 @@
+"""`tdxreclaim triage`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tdxreclaim.cli.output import color_option, emit, help_option, terminal_width, wants_color
+from tdxreclaim.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdxreclaim.engine.observe import Answer
+    from tdxreclaim.facts.logs import LogEvent
+    from tdxreclaim.policy.model import Decision
+    from tdxreclaim.report.triage import Triage
+
+
+@click.command(add_help_option=False)
+@click.option(
+    "--from",
+    "from_",
+    metavar="PATH",
+    multiple=True,
+    help="A captured host or a log of it; may be given several times, all of one host.",
+)
+@click.option("--since", metavar="WHEN", help="Leave out older lines: 2026-06-24, or with a time.")
+@click.option("--observed", metavar="TIME", help="How long the shutdown took: 517s, 9min, 1h32m.")
+@click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB.")
+@click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
+@click.option(
+    "--format",
+    "-f",
+    "format_",
+    type=click.Choice(("text", "json", "markdown")),
+    default="text",
+    show_default=True,
+)
+@click.option("--explain", metavar="ID", help="Explain a finding instead, as findings does.")
+@click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
+@color_option
+@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever is found; errors keep theirs.")
+@help_option
+@click.pass_context
+def triage(
+    ctx: click.Context,
+    /,
+    *,
+    from_: tuple[str, ...],
+    since: str | None,
+    observed: str | None,
+    memory: str | None,
+    vcpus: str | None,
+    format_: str,
+    explain: str | None,
+    output: str | None,
+    color: str,
+    exit_zero: bool,
+) -> None:
+    """Find out why a TD is slow to shut down, or what else is wrong with TDX on a host.
+
+    Reads this host, or what was captured of one: sosreports, dmesg, journals
+    (short, short-iso, json), /var/log/messages and kern.log, rotated and
+    compressed, canonical/tdx's system-report.  Exit status 20: findings; 0:
+    nothing that needs action.
+    """
+    if explain is not None:
+        from tdxreclaim.cli.findings import show
+
+        show(explain, "json" if format_ == "json" else "text", color)
+        ctx.exit(0)
+    result = _triage(from_, since, observed, memory, vcpus)
+    colored = wants_color(color)
+    emit(_render(result, format_, color=colored), output, color=colored)
+    ctx.exit(0 if exit_zero else result.exit_status)
+
+
+def _triage(
+    paths: tuple[str, ...],
+    since: str | None,
+    observed: str | None,
+    memory: str | None,
+    vcpus: str | None,
+) -> Triage:
+    from tdxreclaim.cli.progress import ByteProgress
+    from tdxreclaim.facts.ticket import TicketReader
+    from tdxreclaim.policy.decide import decide
+    from tdxreclaim.policy.triage import Collector, judge_host, judge_logs, worst_first
+    from tdxreclaim.report.triage import Triage, time_finding
+
+    ask = _time_question(observed, memory, vcpus)
+    collectors: dict[str, Collector] = {}
+
+    def sink(path: str) -> Callable[[LogEvent], None]:
+        collectors[path] = Collector(path)
+        return collectors[path].add
+
+    with ByteProgress("triage") as progress:
+        reader = TicketReader(sink, since=_since(since), progress=progress.show)
+        ticket = reader.read(paths)
+    decision = decide(ticket.facts)
+    answer = ask(decision) if ask else None
+    findings = judge_logs(collectors, ticket.logs, decision)
+    findings += judge_host(ticket.facts, decision, findings)
+    if answer is not None:
+        findings += (time_finding(answer),)
+    return Triage(
+        worst_first(findings),
+        decision,
+        ticket.name,
+        ticket.form,
+        ticket.logs,
+        ticket.unread,
+        answer,
+    )
+
+
+def _since(text: str | None) -> float | None:
+    from tdxreclaim.facts.logs import parse_since
+
+    if text is None:
+        return None
+    moment = parse_since(text)
+    if moment is None:
+        raise UsageError("--since", f"{text!r} is no date (2026-06-24, '2026-06-24 11:07:17')")
+    return moment
+
+
+def _time_question(
+    observed: str | None, memory: str | None, vcpus: str | None
+) -> Callable[[Decision], Answer] | None:
+    """Return what to ask of the emulator, checked before any log is read."""
+    from tdxreclaim.policy.durations import parse_duration
+    from tdxreclaim.policy.names import parse_number
+    from tdxreclaim.policy.sizes import parse_size
+
+    observed_ns = None if observed is None else parse_duration("--observed", observed)
+    count = None if vcpus is None else parse_number("--vcpus", vcpus, 1 << 32)
+    if memory is None:
+        for option, value in (("--observed", observed), ("--vcpus", vcpus)):
+            if value is not None:
+                raise UsageError(option, "says nothing without --memory")
+        return None
+    memory_bytes = parse_size("--memory", memory)
+
+    def ask(decision: Decision) -> Answer:
+        from tdxreclaim.engine.calibration import load
+        from tdxreclaim.engine.observe import judge_time
+        from tdxreclaim.facts.source import read_shipped_calibration
+
+        return judge_time(
+            decision,
+            load(read_shipped_calibration("published"), "published"),
+            memory_bytes=memory_bytes,
+            vcpus=count,
+            observed_ns=observed_ns,
+        )
+
+    return ask
+
+
+def _render(result: Triage, format_: str, *, color: bool) -> str:
+    match format_:
+        case "json":
+            from tdxreclaim.report import triage_json
+
+            return triage_json.render(result)
+        case "markdown":
+            from tdxreclaim.report import triage_text
+
+            return triage_text.render_markdown(result)
+        case _:
+            from tdxreclaim.report import triage_text
+
+            return triage_text.render(result, width=terminal_width(), color=color)

@@ -1,0 +1,388 @@
+"""What a ticket came with: captured hosts and logs, read together, once, as streams.
+
+Everything that is given is taken for one host.  Logs are scanned as they are
+met and never kept; the few other files that tell of the host are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import tarfile
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
+from tdxreclaim.facts import archive, capture, host
+from tdxreclaim.facts.evidence import Evidence, Fact, Origin
+from tdxreclaim.facts.logs import LogScanner, ScannedLog, scan_log
+from tdxreclaim.facts.source import (
+    KERNEL_LOG,
+    TEXT_LIMIT_BYTES,
+    Files,
+    Live,
+    Tree,
+    file_size,
+    is_directory,
+    open_captured,
+    too_long,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.facts.logs import LogEvent
+    from tdxreclaim.facts.source import Source
+
+# A log may be larger than a host's files together: it is never in memory.
+_LOG_LIMIT_BYTES = 1 << 40
+_ERRORS: tuple[type[Exception], ...] = (
+    *archive.UNPACK_ERRORS,
+    tarfile.TarError,
+    MalformedInputError,
+)
+_FOLDERS = ("", "sos_commands/kernel", "sos_commands/logs", "var/log")
+_LOG_NAME = re.compile(
+    r"(?:sos_commands/kernel/dmesg[\w.-]*|sos_commands/logs/journalctl[\w.-]*"
+    r"|(?:var/log/)?(?:dmesg|messages|kern\.log|syslog)(?:-\d{8}|\.\d{1,4})?"
+    r"|(?:dmesg|journal|journalctl)[\w-]*\.(?:txt|log|json))(?:\.(?:gz|bz2|xz|zst))?"
+)
+_BINARY_JOURNAL = re.compile(r"(?:.*/)?[^/]*\.journal~?")
+_LOOKS_DATED = re.compile(rb"\d\d:\d\d:\d\d|\"MESSAGE\"|^\[ *\d+\.\d+\]|^### ", re.MULTILINE)
+_REPORT_RELEASE = re.compile(r"^### Kernel version\s+```\s+(\d\S*) #", re.MULTILINE)
+_MOST_LOGS = 1000
+
+
+class Sink(Protocol):
+    """Gives each log, by its name, a place to put its lines."""
+
+    def __call__(self, path: str) -> Callable[[LogEvent], None]:
+        """Return what takes the lines of the log *path*."""
+        ...
+
+
+class Ticket(NamedTuple):
+    """What was read.  ``facts`` are ``None`` where nothing tells of the host.
+
+    ``unread`` says what was there and could not be used.
+    """
+
+    facts: HostFacts
+    name: str
+    form: str
+    logs: tuple[ScannedLog, ...]
+    unread: tuple[Evidence, ...]
+
+
+class _Together:
+    """Several sources of one host: a file comes from the first that has it."""
+
+    def __init__(self, sources: Sequence[Source], origin: Origin) -> None:
+        self._sources = sources
+        self.origin = origin
+
+    def read(self, path: str) -> str | None:
+        """Return the text at *path*; see `Source.read`."""
+        for source in self._sources:
+            text = source.read(path)
+            if text is not None:
+                return text
+        return None
+
+    def label(self, path: str) -> str:
+        """Return the label of the source that has *path*."""
+        for source in self._sources:
+            with contextlib.suppress(HostReadError):
+                if source.read(path) is None:
+                    continue
+            return source.label(path)
+        return path
+
+    def close(self) -> None:
+        """Close them all."""
+        for source in self._sources:
+            source.close()
+
+
+class _Kept:
+    """The files of a host that were met in a tar: texts, and why some are none."""
+
+    origin = Origin.CAPTURED
+
+    def __init__(self, found: dict[str, str | HostReadError]) -> None:
+        self._found = found
+
+    def read(self, path: str) -> str | None:
+        match self._found.get(path):
+            case HostReadError() as error:
+                raise error
+            case text:
+                return text
+
+    def label(self, path: str) -> str:
+        return path
+
+    def close(self) -> None:
+        pass
+
+
+class TicketReader:
+    """Reads what a ticket came with; ``progress`` is called with bytes done and in all."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        since: float | None = None,
+        progress: Callable[[int, int | None], None] = lambda _done, _total: None,
+    ) -> None:
+        self._sink = sink
+        self._since = since
+        self._progress = progress
+        self._done = 0
+        self._total: int | None = 0
+        self._logs: list[ScannedLog] = []
+        self._unread: list[Evidence] = []
+        self._sources: list[Source] = []
+
+    def read(self, paths: Sequence[str]) -> Ticket:
+        """Return what *paths* tell; none of them is this host.
+
+        Raises:
+            HostReadError, MalformedInputError: one of them cannot be read, is
+                not recognised, or tells of another host than the one before.
+
+        """
+        if not paths:
+            return self._read_live()
+        forms = [self._read_path(path) for path in paths]
+        names = ["standard input" if path == "-" else path for path in paths]
+        self._check_same_host(names)
+        return self._ticket(", ".join(names), ", ".join(dict.fromkeys(forms)), Origin.CAPTURED)
+
+    def _read_live(self) -> Ticket:
+        live = Live()
+        try:
+            text = live.read(KERNEL_LOG)
+        except HostReadError as error:
+            self._unread.append(Evidence(error.what, error.why, Origin.LIVE))
+            text = None
+        if text is not None:
+            self._scan(io.BytesIO(text.encode()), "/" + KERNEL_LOG)
+        self._scan_tree(Tree("/"), ("var/log",), "/")
+        self._sources.append(live)
+        return self._ticket("this host", "live", Origin.LIVE)
+
+    def _ticket(self, name: str, form: str, origin: Origin) -> Ticket:
+        # What the newest log tells of the host stands in for files that are not there.
+        numbers: dict[str, str] = {}
+        best = max(self._logs, key=lambda log: len(log.host_lines), default=None)
+        if best is not None and best.host_lines and origin is Origin.CAPTURED:
+            text = "\n".join(line.text for line in best.host_lines) + "\n"
+            self._sources.append(Files({host.KERNEL_LOGS[0]: text}, label=best.path))
+            numbers = {
+                f"{best.path}:{here}": f"{best.path}:{line.number}"
+                for here, line in enumerate(best.host_lines, start=1)
+            }
+        together = _Together(self._sources, origin)
+        from_log = not any(self._has_log(source) for source in self._sources[:-1])
+        facts = host.read_host(together)
+        if numbers and from_log:
+            facts = _renumber(facts, numbers)
+        return Ticket(facts, name, form, tuple(self._logs), tuple(self._unread))
+
+    @staticmethod
+    def _has_log(source: Source) -> bool:
+        try:
+            return any(source.read(path) is not None for path in host.KERNEL_LOGS)
+        except HostReadError:
+            return True
+
+    def _check_same_host(self, names: Sequence[str]) -> None:
+        known: tuple[str, object] | None = None
+        for name, source in zip(names, self._sources, strict=False):
+            try:
+                groups = host.read_host(source, symbols=False).groups
+            except TdxReclaimError:
+                continue
+            told = {(group.vendor, group.family, group.model) for group in groups}
+            if not told:
+                continue
+            if known is not None and known[1] != told:
+                raise MalformedInputError(name, f"another CPU than in {known[0]}: run it by itself")
+            known = known or (name, told)
+
+    def _read_path(self, path: str) -> str:
+        name = "standard input" if path == "-" else path
+        if is_directory(path):
+            return self._read_directory(path)
+        with open_captured(path) as file:
+            size = file_size(file)
+            self._total = None if size is None or self._total is None else self._total + size
+            try:
+                head, stream = archive.read_head(archive.unpack(file, name, limit=_LOG_LIMIT_BYTES))
+            except archive.UNPACK_ERRORS as error:
+                raise HostReadError(name, f"damaged or cut short ({error})") from error
+            if archive.looks_like_tar(head):
+                self._read_tar(stream, name)
+                return "tar"
+            return self._read_file(head, stream, name)
+
+    def _read_file(self, head: bytes, stream: io.BufferedReader, name: str) -> str:
+        if not head:
+            raise MalformedInputError(name, "empty")
+        text = head.decode("utf-8", "replace")
+        form = capture.recognise(text)
+        if form is not None and form is not capture.CaptureFormat.KERNEL_LOG:
+            with stream:
+                data = _whole(stream, name)
+            self._sources.append(
+                Files({capture.PLACE[form]: data.decode("utf-8", "replace")}, label=name)
+            )
+            return form
+        scanned = self._scan(stream, name)
+        if not scanned.kernel_lines and form is None and not _LOOKS_DATED.search(head):
+            self._logs.remove(scanned)
+            why = "binary, and no archive" if b"\0" in head else "not recognised as a log or a host"
+            raise MalformedInputError(name, why)
+        release = _REPORT_RELEASE.search(text)
+        if release:
+            self._sources.append(Files({host.RELEASES[0]: release[1]}, label=name))
+        return "log"
+
+    def _read_directory(self, path: str) -> str:
+        try:
+            opened = capture.open_capture(path)
+            tree: Source = opened.source
+        except MalformedInputError:
+            # It may have logs and nothing else.
+            tree = Tree(path)
+            if not any(self._logs_in(tree, _FOLDERS)):
+                raise
+        self._sources.append(tree)
+        if isinstance(tree, Tree):
+            self._scan_tree(tree, _FOLDERS, "")
+        return "tree"
+
+    @staticmethod
+    def _logs_in(tree: Tree, folders: Sequence[str]) -> list[str]:
+        return [
+            path
+            for folder in folders
+            for name in tree.names(folder)
+            if _LOG_NAME.fullmatch(path := f"{folder}/{name}" if folder else name)
+        ]
+
+    def _scan_tree(self, tree: Tree, folders: Sequence[str], root: str) -> None:
+        for path in self._logs_in(tree, folders)[:_MOST_LOGS]:
+            try:
+                with tree.open(path) as file:
+                    size = file_size(file)
+                    self._total = (
+                        None if size is None or self._total is None else self._total + size
+                    )
+                    stream = archive.unpack(file, path, limit=_LOG_LIMIT_BYTES)
+                    self._scan(stream, root + path)
+            except (HostReadError, MalformedInputError) as error:
+                self._unread.append(Evidence(error.what, error.why, tree.origin))
+            except archive.UNPACK_ERRORS as error:
+                self._unread.append(Evidence(root + path, str(error), tree.origin))
+
+    def _read_tar(self, stream: io.BufferedReader, name: str) -> None:
+        found: dict[str, str | HostReadError] = {}
+        before = len(self._logs)
+        prefix: str | None = None
+        kept = 0
+        try:
+            for member in archive.members(stream):
+                inside, path = _split(member.name)
+                if path is None or (prefix is not None and inside != prefix):
+                    continue
+                prefix = inside
+                if member.refusal is not None:
+                    self._refuse(found, path, member.refusal)
+                elif _is_host_file(path):
+                    kept += member.size
+                    if kept > TEXT_LIMIT_BYTES:
+                        found.setdefault(path, too_long(path))
+                        continue
+                    text = io.BufferedReader(member.stream).read()
+                    found.setdefault(path, text.decode("utf-8", "replace"))
+                    if path in host.KERNEL_LOGS:
+                        self._scan(io.BytesIO(text), path)
+                elif len(self._logs) < _MOST_LOGS:
+                    self._scan_member(member, path)
+        except _ERRORS as error:
+            self._unread.append(
+                Evidence(name, f"the archive is damaged or cut short ({error})", Origin.CAPTURED)
+            )
+        if not found and len(self._logs) == before:
+            why = "neither a captured host nor a log is in it"
+            if self._unread:
+                why = f"not readable as tar ({self._unread[-1].observed})"
+            raise MalformedInputError(name, why)
+        self._sources.append(_Kept(found))
+
+    def _refuse(self, found: dict[str, str | HostReadError], path: str, why: str) -> None:
+        if _is_host_file(path):
+            found.setdefault(path, HostReadError(path, why))
+        else:
+            self._unread.append(Evidence(path, why, Origin.CAPTURED))
+
+    def _scan_member(self, member: archive.Member, path: str) -> None:
+        inner = io.BufferedReader(member.stream)
+        try:
+            self._scan(archive.unpack(inner, path, limit=_LOG_LIMIT_BYTES), path)
+        except MalformedInputError as error:
+            self._unread.append(Evidence(path, error.why, Origin.CAPTURED))
+
+    def _scan(self, stream: io.BufferedIOBase, path: str) -> ScannedLog:
+        scanner = LogScanner(path, self._sink(path), self._since)
+
+        def progress(count: int) -> None:
+            self._done += count
+            self._progress(self._done, self._total)
+
+        scanned = scan_log(stream, scanner, _ERRORS, progress)
+        self._logs.append(scanned)
+        return scanned
+
+
+def _whole(stream: io.BufferedReader, name: str) -> bytes:
+    from tdxreclaim.facts.source import read_bounded
+
+    try:
+        return read_bounded(stream, name)
+    except archive.UNPACK_ERRORS as error:
+        raise HostReadError(name, f"damaged or cut short ({error})") from error
+
+
+def _is_host_file(path: str) -> bool:
+    return path in host.WANTED or path.startswith("boot/config-")
+
+
+def _split(name: str) -> tuple[str, str | None]:
+    """Return the folder that the host is in, and the path in it of what is wanted."""
+    if _is_host_file(name) or _LOG_NAME.fullmatch(name):
+        return "", name
+    folder, _, rest = name.partition("/")
+    if folder != ".." and (_is_host_file(rest) or _LOG_NAME.fullmatch(rest)):
+        return folder, rest
+    return "", None
+
+
+def _renumber(facts: HostFacts, numbers: dict[str, str]) -> HostFacts:
+    """Return *facts* with the lines of the log's excerpt named by their numbers in the log."""
+
+    def moved(evidence: Evidence) -> Evidence:
+        return evidence._replace(path=numbers.get(evidence.path, evidence.path))
+
+    changed: dict[str, Any] = {}
+    for name, value in facts._asdict().items():
+        if isinstance(value, Evidence):
+            changed[name] = moved(value)
+        elif isinstance(value, Fact):
+            changed[name] = value._replace(evidence=moved(value.evidence))
+    changed["notes"] = tuple(moved(note) for note in facts.notes)
+    return facts._replace(**changed)

@@ -1,0 +1,400 @@
+"""Log lines and facts in, findings out, worst first.
+
+A `Collector` takes the kernel's lines as they come by and keeps counts and a
+few samples, never the lines themselves: a log may be larger than memory.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.facts.evidence import ABSENT, printable
+from tdxreclaim.policy.findings import CATALOGUE, Kind, Severity, kind_of
+from tdxreclaim.policy.model import Clearing, HostState, Kexec, Posture, Silicon, Verdict
+from tdxreclaim.policy.seamcalls import name_leaf, name_status
+from tdxreclaim.policy.stacks import attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from tdxreclaim.facts.evidence import Evidence
+    from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.facts.logs import Boot, LogEvent, ScannedLog, Stamp
+    from tdxreclaim.policy.model import Decision
+
+_MOST_PLACES = 3
+# Different HKIDs, tasks, functions: so many of one kind in one boot are told apart.
+_MOST_ALIKE = 20
+_LONGEST_TEXT = 300
+_OTHERS = "others"
+
+
+class Place(NamedTuple):
+    """Where something was found.  ``line`` is ``None`` for what is not a line."""
+
+    path: str
+    line: int | None
+    stamp: str
+    text: str
+
+
+class Finding(NamedTuple):
+    """One finding.  ``boot`` says which of a log's boots; empty if it is no log's.
+
+    ``first`` and ``last`` are stamps as they stand in the log, empty if it
+    has none.  ``also`` names other logs that have it.
+    """
+
+    kind: Kind
+    severity: Severity
+    sentence: str
+    boot: str = ""
+    times: int = 1
+    first: str = ""
+    last: str = ""
+    places: tuple[Place, ...] = ()
+    also: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+
+
+class _Tally:
+    """How often something was found in one boot of one log."""
+
+    def __init__(self, values: Mapping[str, str], path: str, event: LogEvent) -> None:
+        self.values = values
+        self.path = path
+        self.count = 0
+        self.first = self.last = show_stamp(event.stamp)
+        self.places: list[Place] = []
+
+    def add(self, event: LogEvent) -> None:
+        self.count += 1
+        stamp = show_stamp(event.stamp)
+        self.last = stamp or self.last
+        if len(self.places) < _MOST_PLACES:
+            text = printable(event.text[:_LONGEST_TEXT])
+            self.places.append(Place(self.path, event.number, stamp, text))
+
+
+class _Key(NamedTuple):
+    kind: str
+    values: tuple[tuple[str, str], ...]
+    boot: int
+
+
+def show_stamp(stamp: Stamp) -> str:
+    """Return when, as the log says it: the wall clock, else seconds since boot."""
+    if stamp.when:
+        return printable(stamp.when)
+    return "" if stamp.seconds is None else f"[{stamp.seconds:.6f}]"
+
+
+class Collector:
+    """Takes the lines of one log."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._alike: dict[tuple[str, int], int] = {}
+        self.tallies: dict[_Key, _Tally] = {}
+
+    def add(self, event: LogEvent) -> None:
+        """Match a line against the catalogue and count it."""
+        found = _classify(event)
+        if found is None:
+            return
+        kind, values = found
+        key = _Key(kind.id, tuple(sorted(values.items())), event.boot)
+        tally = self.tallies.get(key)
+        if tally is None:
+            alike = self._alike.get((kind.id, event.boot), 0)
+            if alike >= _MOST_ALIKE:
+                values = dict.fromkeys(values, _OTHERS)
+                key = _Key(kind.id, tuple(sorted(values.items())), event.boot)
+            self._alike[kind.id, event.boot] = alike + 1
+            tally = self.tallies.setdefault(key, _Tally(values, self._path, event))
+        tally.add(event)
+
+
+def _classify(event: LogEvent) -> tuple[Kind, dict[str, str]] | None:
+    if event.stack is not None:
+        where = attribute(event.stack)
+        why = {"hung task": "reported as hung", "soft lockup": "in a soft lockup"}.get(
+            event.stack.why, f"in {event.stack.why}"
+        )
+        return kind_of(where.kind), {
+            "task": printable(event.stack.task),
+            "pid": str(event.stack.pid),
+            "why": why,
+            "function": where.function,
+        }
+    for prefixes, pattern, kind in _MATCHERS:
+        if event.text.startswith(prefixes) and (match := pattern.match(event.text)):
+            return kind, _values(kind, match)
+    return None
+
+
+def _values(kind: Kind, match: re.Match[str]) -> dict[str, str]:
+    values = {name: printable(text) for name, text in match.groupdict().items() if text}
+    if kind.id == "tdx-on-in-bios":
+        return {"keyids": str(int(values["last"]) - int(values["first"]))}
+    if "leaf" in values:
+        values["leaf"] = name_leaf(values["leaf"])
+    if "status" in values:
+        values["status"] = f"{values['status']} ({name_status(values['status'])})"
+    return values
+
+
+# A cheap look before the patterns: what the message begins with.
+_FIRST_WORDS = {
+    "host-platform-unsupported": ("virt/tdx: ", "kvm_intel: "),
+    "host-requirement-missing": ("virt/tdx: ", "kvm_intel: "),
+    "package-offline": ("kvm_intel: ", "virt/tdx: ", "TDX ", "All "),
+    "tdp-mmu-needed": ("kvm_intel: ", "TDX "),
+    "reclaim-failed": ("SEAMCALL", "kvm_intel: "),
+    "teardown-seamcall-failed": ("SEAMCALL", "kvm_intel: "),
+    "seamcall-failed": ("SEAMCALL", "kvm_intel: "),
+    "hkid-leaked": ("kvm_intel: ", "tdh_"),
+}
+
+
+def _matcher(kind: Kind, pattern: str) -> tuple[tuple[str, ...], re.Pattern[str], Kind]:
+    words = _FIRST_WORDS.get(kind.id, (kind.sample.partition(" ")[0],))
+    if kind.sample.startswith("mce: "):
+        words = ("mce: ", "[Hardware")
+    return words, re.compile(pattern), kind
+
+
+_MATCHERS = tuple(_matcher(kind, kind.pattern) for kind in CATALOGUE if kind.pattern is not None)
+
+
+def match_message(text: str) -> tuple[Kind, dict[str, str]] | None:
+    """Return the row that a kernel message matches, with what it says."""
+    from tdxreclaim.facts.logs import LogEvent, Stamp
+
+    return _classify(LogEvent(1, 0, Stamp(), text))
+
+
+class Timeline(NamedTuple):
+    """The boots of logs that continue each other, such as rotated ones."""
+
+    boots: tuple[Boot, ...]
+    offsets: Mapping[str, int]
+
+    def from_end(self, path: str, boot: int) -> int:
+        """Return how many boots before the last one a log's *boot* is."""
+        return max(len(self.boots) - 1 - self.offsets[path] - boot, 0)
+
+
+def join_logs(logs: Sequence[ScannedLog]) -> tuple[Timeline, ...]:
+    """Return the timelines of logs: those of one name, rotated, the oldest first."""
+    families: dict[str, list[ScannedLog]] = {}
+    for log in logs:
+        families.setdefault(_family(log.path)[0], []).append(log)
+    return tuple(
+        _timeline(sorted(family, key=lambda log: _family(log.path)[1]))
+        for family in families.values()
+    )
+
+
+def _timeline(logs: Iterable[ScannedLog]) -> Timeline:
+    boots: list[Boot] = []
+    offsets: dict[str, int] = {}
+    for log in logs:
+        continues = bool(boots and log.boots and not log.boots[0].whole)
+        offsets[log.path] = len(boots) - continues
+        boots.extend(log.boots[1:] if continues else log.boots)
+    return Timeline(tuple(boots), offsets)
+
+
+_ROTATED = re.compile(r"(?:-(?P<date>\d{8})|\.(?P<turn>\d{1,4}))?(?:\.(?:gz|bz2|xz|zst))?\Z")
+
+
+def _family(path: str) -> tuple[str, tuple[int, int]]:
+    """Return the name without what rotation adds, and the place in time: later is greater."""
+    match = _ROTATED.search(path)
+    stem = path[: match.start()] if match else path
+    if match and match["date"]:
+        return stem, (0, int(match["date"]))
+    if match and match["turn"]:
+        return stem, (0, -int(match["turn"]))
+    return stem, (1, 0)
+
+
+class _Merged:
+    """One finding, put together from the logs that have it."""
+
+    def __init__(self) -> None:
+        self.tallies: dict[int, list[_Tally]] = {}
+
+    def add(self, timeline: int, tally: _Tally) -> None:
+        self.tallies.setdefault(timeline, []).append(tally)
+
+    def best(self) -> tuple[list[_Tally], list[str]]:
+        """Return the tallies of the log with most of it, and the other logs' names.
+
+        Several logs of one host have the same lines, so counts are not added up.
+        """
+        counts = {i: sum(t.count for t in each) for i, each in self.tallies.items()}
+        most = max(counts, key=lambda i: counts[i])
+        others = [t.path for i, each in self.tallies.items() if i != most for t in each]
+        return self.tallies[most], list(dict.fromkeys(others))
+
+
+def judge_logs(
+    collectors: Mapping[str, Collector], logs: Sequence[ScannedLog], decision: Decision
+) -> tuple[Finding, ...]:
+    """Return what the logs' lines come to, in no order."""
+    timelines = join_logs(logs)
+    merged: dict[tuple[str, tuple[tuple[str, str], ...], int], _Merged] = {}
+    most_boots = max((len(timeline.boots) for timeline in timelines), default=0)
+    for number, timeline in enumerate(timelines):
+        for path in timeline.offsets:
+            for key, tally in collectors[path].tallies.items():
+                boot = timeline.from_end(path, key.boot)
+                merged.setdefault((key.kind, key.values, boot), _Merged()).add(number, tally)
+    findings = [
+        _from_tallies(kind_of(kind), each, _boot_label(boot, most_boots), decision)
+        for (kind, _, boot), each in merged.items()
+    ]
+    last = {kind for kind, _, boot in merged if boot == 0}
+    findings += _module_never_came(last, merged, decision, most_boots)
+    return tuple(findings)
+
+
+def _from_tallies(kind: Kind, merged: _Merged, boot: str, decision: Decision) -> Finding:
+    tallies, also = merged.best()
+    values = dict(tallies[0].values)
+    severity = kind.severity
+    if kind.id == "machine-check":
+        affected = decision.silicon.status is Silicon.AFFECTED
+        values["erratum"] = (
+            " on a CPU with tdx_pw_mce, which may be the erratum" if affected else ""
+        )
+        severity = kind.severity if affected else Severity.WARNING
+    return Finding(
+        kind=kind,
+        severity=severity,
+        sentence=kind.sentence.format(**values),
+        boot=boot,
+        times=sum(tally.count for tally in tallies),
+        first=next((tally.first for tally in tallies if tally.first), ""),
+        last=next((tally.last for tally in reversed(tallies) if tally.last), ""),
+        places=tuple(place for tally in tallies for place in tally.places)[:_MOST_PLACES],
+        also=tuple(also),
+    )
+
+
+def _boot_label(from_end: int, boots: int) -> str:
+    if boots <= 1:
+        return "the only boot in the log"
+    if from_end == 0:
+        return f"the last of {boots} boots"
+    return f"boot {max(boots - from_end, 1)} of {boots}"
+
+
+_BROUGHT_UP = frozenset(
+    (
+        "module-initialized",
+        "module-init-failed",
+        "module-not-loaded",
+        "init-seamcall-failed",
+        "rbp-clobber",
+        "hibernation-blocks-tdx",
+        "too-few-keyids",
+        "module-details",
+        "out-of-tree-kernel",
+        "tdmr-limits",
+        "host-requirement-missing",
+        "virt-at-load-off",
+        "kvm-no-keyids",
+        "too-few-vcpus-per-td",
+    )
+)
+
+
+def _module_never_came(
+    last: set[str],
+    merged: Mapping[tuple[str, tuple[tuple[str, str], ...], int], _Merged],
+    decision: Decision,
+    boots: int,
+) -> list[Finding]:
+    if "tdx-on-in-bios" not in last or last & _BROUGHT_UP:
+        return []
+    if decision.host.state is HostState.INITIALIZED:
+        return []
+    kind = kind_of("bios-on-no-module")
+    lines = next(
+        each for (name, _, boot), each in merged.items() if name == "tdx-on-in-bios" and boot == 0
+    )
+    places = tuple(place for tally in lines.best()[0] for place in tally.places)
+    return [
+        Finding(
+            kind,
+            kind.severity,
+            kind.sentence,
+            boot=_boot_label(0, boots),
+            places=places[:_MOST_PLACES],
+        )
+    ]
+
+
+def judge_host(
+    facts: HostFacts, decision: Decision, found: Iterable[Finding]
+) -> tuple[Finding, ...]:
+    """Return what the host's facts come to; *found* is what its logs did."""
+    findings: list[Finding] = []
+
+    def add(kind_id: str, because: str, *evidence: Evidence) -> None:
+        kind = kind_of(kind_id)
+        places = tuple(
+            Place(piece.path, None, "", piece.observed)
+            for piece in evidence
+            if piece.observed not in ("", ABSENT)
+        )
+        sentence = kind.sentence.format(because=because)
+        findings.append(Finding(kind, kind.severity, sentence, places=places))
+
+    identity = facts.identity
+    match decision.posture:
+        case Posture.CLEARS_NEEDLESSLY:
+            add("clears-needlessly", "", identity, facts.symbols.evidence, facts.release.evidence)
+        case Posture.AT_RISK:
+            add("at-risk", "", identity, facts.pw_mce.evidence, facts.symbols.evidence)
+        case Posture.IDLE:
+            add("tdx-idle", decision.posture_because, identity, facts.tdx_host_platform.evidence)
+        case Posture.NOT_APPLICABLE:
+            add("not-a-tdx-host", decision.because, identity)
+        case _:
+            pass
+    if (
+        decision.kernel.clearing is Clearing.UNKNOWN
+        and facts.release.value is not None
+        and decision.verdict is not Verdict.NOT_APPLICABLE
+    ):
+        add("kernel-unknown", decision.kernel.because, facts.release.evidence)
+    if facts.kvm_parameter.value is False and decision.host.state is HostState.BIOS_ENABLED:
+        add("kvm-tdx-off", "", facts.kvm_parameter.evidence)
+    refused = any(finding.kind.id == "kexec-refused" for finding in found)
+    if decision.kernel.kexec is Kexec.REFUSED and not refused:
+        add("no-kdump", decision.kernel.kexec_because, facts.release.evidence, identity)
+    return tuple(findings)
+
+
+_SEVERITIES = tuple(Severity)
+_ORDER = {kind.id: number for number, kind in enumerate(CATALOGUE)}
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return the findings in the order in which they are shown."""
+    return tuple(
+        sorted(
+            findings,
+            key=lambda finding: (
+                _SEVERITIES.index(finding.severity),
+                _ORDER[finding.kind.id],
+                finding.boot,
+                finding.sentence,
+            ),
+        )
+    )
