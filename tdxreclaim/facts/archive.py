@@ -202,6 +202,14 @@ UNPACK_ERRORS: tuple[type[Exception], ...] = (EOFError, OSError, zlib.error)
 _TAR_ERRORS: tuple[type[Exception], ...] = (*UNPACK_ERRORS, tarfile.TarError)
 
 
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
+
+
+def looks_packed(head: bytes) -> bool:
+    """Whether *head* (6 bytes or more) begins compressed data that `unpack` knows."""
+    return head.startswith(_PACKED)
+
+
 def looks_like_tar(head: bytes) -> bool:
     """Whether *head* (512 bytes or more) begins a tar archive."""
     return head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar"

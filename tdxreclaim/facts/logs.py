@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import io
@@ -32,16 +32,25 @@ _BACKWARDS_SECONDS = 60.0
 _BEGINNINGS = (
     rb"virt/tdx: |kvm_intel: |SEAMCALL|WARNING: |Linux version |smpboot: CPU0: |INFO: task "
     rb"|watchdog: BUG: soft|BUG: soft lockup|mce: \[Hardware|\[Hardware Error\]: "
-    rb"|(?:Kernel c|C)ommand line: |Hypervisor detected: |tdx: Guest detected"
+    rb"|Kernel command line: |Command line: |Hypervisor detected: |tdx: Guest detected"
     rb"|kexec: Not allowed|TDX requires |All packages need |task:"
 )
 _STAMPS = rb"(?:\[[^\]\n]{1,40}\] ?)*"
-_AFTER_TAG = re.compile(rb"kernel: " + _STAMPS + rb"(?:" + _BEGINNINGS + rb")")
-_AFTER_STAMP = re.compile(rb"\] (?:" + _BEGINNINGS + rb")")
-_BARE = re.compile(rb"\n[> |]{0,8}(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?(?:" + _BEGINNINGS + rb")")
+# Looked at first, as it is quicker than the alternatives themselves.
+_FIRST_LETTER = rb"(?=[vkSWLsIwBm\[KCHtTA])"
+_MESSAGE = _FIRST_LETTER + rb"(?:" + _BEGINNINGS + rb")"
+_AFTER_TAG = re.compile(
+    rb"kernel: (?=[vkSWLsIwBm\[KCHtTA])" + _STAMPS + rb"(?:" + _BEGINNINGS + rb")"
+)
+_AFTER_STAMP = re.compile(rb"\] " + _MESSAGE)
+_BARE = re.compile(
+    rb"\n(?=[> |\ta-zSWLIBKCHTA])[> |\t]{0,8}(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?(?:"
+    + _BEGINNINGS
+    + rb")"
+)
 _IN_JSON = re.compile(rb'"MESSAGE" ?: ?(?:\[|"' + _STAMPS + rb"(?:" + _BEGINNINGS + rb"))")
 # What libvirt says when a process cannot be killed: not the kernel's, and told apart.
-_NOT_KILLED = re.compile(rb" with SIGKILL: Device or resource busy")
+_NOT_KILLED = b"with SIGKILL: Device or resource busy"
 _BEGINS = re.compile(_BEGINNINGS.decode())
 
 _LINE = re.compile(
@@ -71,6 +80,9 @@ _HOST_LINE = re.compile(
     r"Linux version |smpboot: CPU0: |Hypervisor detected: |tdx: Guest detected"
     r"|virt/tdx: |kexec: Not allowed"
 )
+
+
+_Needle: TypeAlias = "re.Pattern[bytes] | bytes"
 
 
 class Stamp(NamedTuple):
@@ -232,8 +244,8 @@ class LogScanner:
         self._inside_line = True
 
     def _scan(self, buffer: bytes, end: int) -> None:
-        nuls = buffer.count(b"\0", 0, end)
-        self._nuls += nuls
+        if buffer.find(b"\0", 0, end) >= 0:
+            self._nuls += buffer.count(b"\0", 0, end)
         counted, position = 0, 0
         number = self._lines + 1
         hits = _Hits(buffer, end, self._choose(buffer, end), first_line=not self._inside_line)
@@ -255,18 +267,19 @@ class LogScanner:
             position = line_end + 1
         self._lines += buffer.count(b"\n", 0, end)
 
-    def _choose(self, buffer: bytes, end: int) -> list[re.Pattern[bytes]]:
+    def _choose(self, buffer: bytes, end: int) -> list[_Needle]:
         """Return the expressions that can match in this piece at all."""
         tagged = buffer.find(b"kernel: ", 0, end) >= 0
-        in_json = buffer.find(b'"MESSAGE"', 0, end) >= 0
-        chosen = [_NOT_KILLED]
+        # Every record of a JSON journal has it: there is no need to look far.
+        in_json = buffer.find(b'"MESSAGE"', 0, min(end, LINE_BYTES)) >= 0
+        chosen: list[_Needle] = [_NOT_KILLED]
         if tagged:
             chosen.append(_AFTER_TAG)
         if in_json:
             chosen.append(_IN_JSON)
         if self._first:
             # A journal's pieces are alike: bare messages are not looked for in every one.
-            self._bare = not (tagged or in_json) or end < CHUNK_BYTES
+            self._bare = not (tagged or in_json) or end < CHUNK_BYTES // 2
             self._first = False
         if self._bare or not (tagged or in_json):
             chosen += [_AFTER_STAMP, _BARE]
@@ -425,7 +438,7 @@ class _Hits:
     """The next place where any of some expressions matches, each looked for once."""
 
     def __init__(
-        self, buffer: bytes, end: int, patterns: list[re.Pattern[bytes]], *, first_line: bool
+        self, buffer: bytes, end: int, patterns: list[_Needle], *, first_line: bool
     ) -> None:
         self._buffer = buffer
         self._end = end
@@ -444,7 +457,11 @@ class _Hits:
                 best = at
         return best
 
-    def _find(self, pattern: re.Pattern[bytes], position: int) -> int:
+    def _find(self, pattern: _Needle, position: int) -> int:
+        if isinstance(pattern, bytes):
+            # Much faster than an expression for the same letters.
+            found = self._buffer.find(pattern, position, self._end)
+            return self._end if found < 0 else found
         if pattern is _BARE:
             # The newline before belongs to the match; before the first line there is none.
             if position == 0 and self._first_line and _BEGINS_BARE.match(self._buffer):

@@ -227,7 +227,7 @@ class TicketReader:
             if archive.looks_like_tar(head):
                 self._read_tar(stream, name)
                 return "tar"
-            return self._read_file(head, stream, name)
+            return self._read_file(head, _direct(file, stream), name)
 
     def _read_file(self, head: bytes, stream: io.BufferedReader, name: str) -> str:
         if not head:
@@ -283,7 +283,7 @@ class TicketReader:
                         None if size is None or self._total is None else self._total + size
                     )
                     stream = archive.unpack(file, path, limit=_LOG_LIMIT_BYTES)
-                    self._scan(stream, root + path)
+                    self._scan(_direct(file, stream), root + path)
             except (HostReadError, MalformedInputError) as error:
                 self._unread.append(Evidence(error.what, error.why, tree.origin))
             except archive.UNPACK_ERRORS as error:
@@ -347,6 +347,21 @@ class TicketReader:
         scanned = scan_log(stream, scanner, _ERRORS, progress)
         self._logs.append(scanned)
         return scanned
+
+
+def _direct(file: io.BufferedReader, stream: io.BufferedReader) -> io.BufferedReader:
+    """Return *file* from its beginning if it is a regular one and not packed, else *stream*.
+
+    Each layer of `archive.unpack` copies what it passes on, which counts in
+    a log of gigabytes.
+    """
+    if file_size(file) is None:
+        return stream
+    position = file.tell()
+    file.seek(0)
+    packed = archive.looks_packed(file.read(8))
+    file.seek(position if packed else 0)
+    return stream if packed else file
 
 
 def _whole(stream: io.BufferedReader, name: str) -> bytes:
