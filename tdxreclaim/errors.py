@@ -43,7 +43,7 @@ _MEANINGS = {
     ExitStatus.REQUIRED: "clearing is required",
     ExitStatus.UNDETERMINED: "undetermined: treat as required",
     ExitStatus.NOT_APPLICABLE: "not applicable: no TDX host to speak of",
-    ExitStatus.FINDINGS: "the emulated shutdown ends in machine checks, unsafe or leaked pages",
+    ExitStatus.FINDINGS: "triage found something to act on, or an emulated shutdown ends badly",
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",
 }

@@ -14,7 +14,7 @@ from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageErr
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
 
 # Where each command lives: it is imported when it is run, or asked for help.
-_COMMANDS = ("check", "simulate", "scenario", "triage", "findings", "errata", "schema")
+_COMMANDS = ("check", "simulate", "scenario", "capture", "triage", "findings", "errata", "schema")
 
 
 class _Commands(click.Group):
@@ -34,6 +34,10 @@ class _Commands(click.Group):
             from tdxreclaim.cli.scenario import scenario
 
             return scenario
+        if cmd_name == "capture":
+            from tdxreclaim.cli.capture import capture
+
+            return capture
         if cmd_name == "triage":
             from tdxreclaim.cli.triage import triage
 

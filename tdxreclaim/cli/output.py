@@ -111,7 +111,17 @@ def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
 
 
 def write_whole(path: str, text: str) -> None:
-    """Write *text* beside *path*, then move it into place, so that no reader sees a part.
+    """Write *text* to *path* as `write_bytes_whole` does.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+
+    """
+    write_bytes_whole(path, text.encode("utf-8"))
+
+
+def write_bytes_whole(path: str, data: bytes) -> None:
+    """Write *data* beside *path*, then move it into place, so that no reader sees a part.
 
     An existing file keeps its mode; a link is followed, so that it stays a
     link; a device or FIFO is written to directly.
@@ -126,13 +136,13 @@ def write_whole(path: str, text: str) -> None:
         mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):
             # By the name that was given: what /dev/stdout leads to may have none.
-            with open(path, "w", encoding="utf-8") as device:
-                device.write(text)
+            with open(path, "wb") as device:
+                device.write(data)
             return
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
                 if mode is not None:
@@ -144,6 +154,20 @@ def write_whole(path: str, text: str) -> None:
             raise
     except OSError as error:
         raise OutputError(path, error.strerror or str(error)) from error
+
+
+def emit_bytes(data: bytes) -> None:
+    """Write *data* to standard output.
+
+    Raises:
+        ClosedPipeError: the reader of standard output went away.
+
+    """
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError as error:
+        raise ClosedPipeError from error
 
 
 def _mode(path: str) -> int | None:

@@ -9,7 +9,10 @@ from tdxreclaim.cli.output import emit, help_option
 
 @click.command(add_help_option=False)
 @click.argument(
-    "name", type=click.Choice(("check", "simulate", "scenario", "validate", "errata", "error"))
+    "name",
+    type=click.Choice(
+        ("check", "simulate", "scenario", "validate", "errata", "error", "triage", "findings")
+    ),
 )
 @help_option
 def schema(*, name: str) -> None:

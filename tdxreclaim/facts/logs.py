@@ -636,3 +636,32 @@ def parse_since(text: str) -> float | None:
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=dt.UTC)
     return parsed.timestamp()
+
+
+def split_line(text: str) -> tuple[str, str | None]:
+    """Return what stands before a kernel message, without the host's name, and the message.
+
+    The message is ``None`` for a line that is not the kernel's as far as it tells.
+    """
+    match = _LINE.fullmatch(text.rstrip("\r"))
+    if match is None or text.startswith("{"):
+        return "", None
+    head = match["stamps"]
+    if match["when"]:
+        head = f"{match['when'].strip()} host kernel: {head}"
+    elif match["monotonic"]:
+        head = f"[{match['monotonic']}] host kernel: {head}"
+    return head, match["message"]
+
+
+def matters(message: str) -> str:
+    """Return ``stack`` for the first line of one, ``line`` for another that may matter, else nothing."""
+    if _STACK_BEGINS.match(message):
+        return "stack"
+    return "line" if _BEGINS.match(message) and not message.startswith("task:") else ""
+
+
+def frame_function(message: str) -> str:
+    """Return the function in a line of a stack; empty if it is none."""
+    match = _RIP.match(message.lstrip()) or _FRAME.match(message)
+    return match["name"] if match else ""
