@@ -416,5 +416,15 @@ def test_completion_offers_commands_and_options() -> None:
         ran = _spawn(env=environment, stdout=subprocess.PIPE)
         return {line.partition(",")[2] for line in ran.stdout.decode().splitlines()}
 
-    assert complete("tdxreclaim ") == {"check", "simulate", "scenario", "errata", "schema"}
+    commands = {
+        "capture",
+        "check",
+        "errata",
+        "findings",
+        "scenario",
+        "schema",
+        "simulate",
+        "triage",
+    }
+    assert complete("tdxreclaim ") == commands
     assert {"--from", "--from-format", "--format"} <= complete("tdxreclaim check --f")

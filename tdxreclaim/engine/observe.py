@@ -121,7 +121,8 @@ def _compare(observed_ns: int | None, expected: Span, main: Estimate, memory_byt
 def shares(answer: Answer) -> dict[str, float]:
     """Return the likely share of removal, clearing, HKID and control pages, 0 to 1.
 
-    Empty where there is no estimate.  Clearing of control pages counts as clearing.
+    Empty where there is no estimate.  Clearing of control pages counts as
+    clearing; ``kick`` (interrupting the vCPUs at each page) is part of removal.
     """
     bill = answer.estimate
     if bill is None or not bill.total.likely_ns:
@@ -137,6 +138,7 @@ def shares(answer: Answer) -> dict[str, float]:
         for phase in Phase
     }
     return {
+        "kick": bill.action(Action.KICK).likely_ns / total,
         "removal": by_phase[Phase.GUEST_PAGES] / total,
         "clearing": clearing / total,
         "hkid": by_phase[Phase.HKID] / total,

@@ -270,8 +270,7 @@ class LogScanner:
     def _choose(self, buffer: bytes, end: int) -> list[_Needle]:
         """Return the expressions that can match in this piece at all."""
         tagged = buffer.find(b"kernel: ", 0, end) >= 0
-        # Every record of a JSON journal has it: there is no need to look far.
-        in_json = buffer.find(b'"MESSAGE"', 0, min(end, LINE_BYTES)) >= 0
+        in_json = buffer.find(b'"MESSAGE"', 0, end) >= 0
         chosen: list[_Needle] = [_NOT_KILLED]
         if tagged:
             chosen.append(_AFTER_TAG)
@@ -558,14 +557,21 @@ def scan_log(
 ) -> ScannedLog:
     """Read *stream* to its end through *scanner*; damage ends it and is said."""
     while True:
+        pieces: list[bytes] = []
+        size = 0
+        damage: str | None = None
         try:
-            chunk = stream.read(CHUNK_BYTES)
+            # read1, since read would lose what came before the damage.
+            while size < CHUNK_BYTES and (piece := stream.read1(CHUNK_BYTES - size)):
+                pieces.append(piece)
+                size += len(piece)
         except errors as error:
-            return scanner.finish(str(error) or type(error).__name__)
-        if not chunk:
-            return scanner.finish()
-        scanner.feed(chunk)
-        progress(len(chunk))
+            damage = str(error) or type(error).__name__
+        if pieces:
+            scanner.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            progress(size)
+        if damage is not None or not pieces:
+            return scanner.finish(damage)
 
 
 def _microseconds(value: object) -> float | None:

@@ -303,7 +303,7 @@ class Tree:
         except OSError:
             return []
 
-    def open(self, path: str) -> io.BufferedReader:
+    def stream(self, path: str) -> io.BufferedReader:
         """Return the regular file at *path* as a stream.
 
         Raises:

@@ -277,7 +277,7 @@ class TicketReader:
     def _scan_tree(self, tree: Tree, folders: Sequence[str], root: str) -> None:
         for path in self._logs_in(tree, folders)[:_MOST_LOGS]:
             try:
-                with tree.open(path) as file:
+                with tree.stream(path) as file:
                     size = file_size(file)
                     self._total = (
                         None if size is None or self._total is None else self._total + size

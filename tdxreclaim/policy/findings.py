@@ -637,7 +637,7 @@ CATALOGUE = (
     Kind(
         id="stuck-guest-pages",
         severity=Severity.WARNING,
-        sentence="{task} ({pid}) was {why} while it gave a TD's pages back (phase A, guest pages)",
+        sentence="{task} ({pid}) was {why} while it gave a TD's pages back (phase A, guest pages: {function})",
         meaning="It works, it is not dead: page by page, one thread, 4 KiB each, which takes "
         "minutes for a large TD. It holds kvm->slots_lock and the lock of guest_memfd all the "
         "while, and mmu_lock for writing page by page; whoever wants these waits and may be "
@@ -654,7 +654,7 @@ CATALOGUE = (
     Kind(
         id="stuck-hkid",
         severity=Severity.WARNING,
-        sentence="{task} ({pid}) was {why} while it released a TD's HKID (phase B)",
+        sentence="{task} ({pid}) was {why} while it released a TD's HKID (phase B: {function})",
         meaning="Caches are flushed on every package under tdx_lock, which every TD that is "
         "destroyed on the host needs: they wait for each other. It takes milliseconds by what is "
         "published, so a long stay here is not the usual slow shutdown.",
@@ -666,7 +666,7 @@ CATALOGUE = (
     Kind(
         id="stuck-control-pages",
         severity=Severity.WARNING,
-        sentence="{task} ({pid}) was {why} while it gave a TD's control pages back (phase C)",
+        sentence="{task} ({pid}) was {why} while it gave a TD's control pages back (phase C: {function})",
         meaning="It works, it is not dead: vCPU, Secure-EPT and control pages, about 1/512 of the "
         "guest's. The TD's HKID is free already, and tdx_lock with it.",
         advice="Wait; a long stay here is not the usual slow shutdown.",
@@ -677,7 +677,7 @@ CATALOGUE = (
     Kind(
         id="stuck-on-lock",
         severity=Severity.WARNING,
-        sentence="{task} ({pid}) was {why} waiting for a lock of KVM in {function}()",
+        sentence="{task} ({pid}) was {why} waiting for a lock of KVM in {function}",
         meaning="It waits and does nothing itself. While a TD's pages are given back, "
         "kvm->slots_lock and the lock of its guest_memfd are held throughout: this is what a "
         "thread of the same VM looks like then.",
@@ -690,8 +690,8 @@ CATALOGUE = (
     Kind(
         id="stuck-elsewhere",
         severity=Severity.NOTICE,
-        sentence="{task} ({pid}) was {why}, and nothing in its stack is TDX reclaim",
-        meaning="Not a TD's shutdown as far as the stack tells ({function}).",
+        sentence="{task} ({pid}) was {why} in {function}, and nothing in its stack is TDX reclaim",
+        meaning="Not a TD's shutdown as far as the stack tells.",
         advice="Look for the reason there.",
         versions="all",
         citations=(_KATA,),

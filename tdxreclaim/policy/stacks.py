@@ -105,4 +105,4 @@ def attribute(stack: Stack) -> Attribution:
     if clears:
         return Attribution("stuck-guest-pages", clears)
     named = next((f for f in stack.frames if not f.startswith(("__schedule", "schedule"))), "")
-    return Attribution("stuck-elsewhere", f"{named}()" if named else "no function is told")
+    return Attribution("stuck-elsewhere", named or "a function that is not told")

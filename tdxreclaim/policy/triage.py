@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.host import HostFacts
-    from tdxreclaim.facts.logs import Boot, LogEvent, ScannedLog, Stamp
+    from tdxreclaim.facts.logs import Boot, LogEvent, ScannedLog, Stack, Stamp
     from tdxreclaim.policy.model import Decision
 
 _MOST_PLACES = 3
@@ -43,7 +43,8 @@ class Finding(NamedTuple):
     """One finding.  ``boot`` says which of a log's boots; empty if it is no log's.
 
     ``first`` and ``last`` are stamps as they stand in the log, empty if it
-    has none.  ``also`` names other logs that have it.
+    has none.  ``also`` names other logs that have it; ``age`` is how many boots
+    before the last one it was.
     """
 
     kind: Kind
@@ -56,6 +57,7 @@ class Finding(NamedTuple):
     places: tuple[Place, ...] = ()
     also: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
+    age: int = 0
 
 
 class _Tally:
@@ -67,6 +69,7 @@ class _Tally:
         self.count = 0
         self.first = self.last = show_stamp(event.stamp)
         self.places: list[Place] = []
+        self.stack = event.stack
 
     def add(self, event: LogEvent) -> None:
         self.count += 1
@@ -254,7 +257,9 @@ def judge_logs(
                 boot = timeline.from_end(path, key.boot)
                 merged.setdefault((key.kind, key.values, boot), _Merged()).add(number, tally)
     findings = [
-        _from_tallies(kind_of(kind), each, _boot_label(boot, most_boots), decision)
+        _from_tallies(kind_of(kind), each, _boot_label(boot, most_boots), decision)._replace(
+            age=boot
+        )
         for (kind, _, boot), each in merged.items()
     ]
     last = {kind for kind, _, boot in merged if boot == 0}
@@ -282,7 +287,20 @@ def _from_tallies(kind: Kind, merged: _Merged, boot: str, decision: Decision) ->
         last=next((tally.last for tally in reversed(tallies) if tally.last), ""),
         places=tuple(place for tally in tallies for place in tally.places)[:_MOST_PLACES],
         also=tuple(also),
+        details=_stack_details(tallies[0].stack),
     )
+
+
+def _stack_details(stack: Stack | None) -> tuple[str, ...]:
+    """Return the functions of a stack that tell, innermost first."""
+    if stack is None or not stack.frames:
+        return ()
+    telling = [name for name in stack.frames if name.startswith(_TELLING)]
+    return (f"stack: {' < '.join((telling or list(stack.frames))[:_MOST_FUNCTIONS])}",)
+
+
+_TELLING = ("kvm_", "__kvm_", "tdx_", "__tdx_", "tdh_", "tdp_", "vt_", "__mutex", "rwsem_", "down_")
+_MOST_FUNCTIONS = 8
 
 
 def _boot_label(from_end: int, boots: int) -> str:
@@ -392,8 +410,8 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
             findings,
             key=lambda finding: (
                 _SEVERITIES.index(finding.severity),
+                finding.age,
                 _ORDER[finding.kind.id],
-                finding.boot,
                 finding.sentence,
             ),
         )

@@ -119,8 +119,8 @@ def _details(answer: Answer) -> list[str]:
         else "clearing none, so it is not the reason"
     )
     details.append(
-        f"where the time goes: removal of guest pages {share['removal']} (block, track, kick, "
-        f"remove, write back), {clearing}, HKID {share['hkid']}, control pages "
+        f"where the time goes: removal of guest pages {share['removal']} (block, track, remove, "
+        f"write back, and {share['kick']} in kicking the vCPUs, which grows with them), {clearing}, HKID {share['hkid']}, control pages "
         f"{share['control_pages']}"
     )
     if answer.hkid_first is not None:

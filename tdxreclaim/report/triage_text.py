@@ -49,12 +49,15 @@ def _body(page: Page, finding: Finding) -> None:
     if finding.boot:
         page.labelled("when", when(finding))
     for detail in finding.details:
-        page.labelled("time", detail)
+        page.labelled("detail", detail)
     for number, place in enumerate(finding.places):
         page.labelled("" if number else "seen", place_line(place))
     if finding.also:
         page.labelled("also in", ", ".join(finding.also))
     page.labelled("means", finding.kind.meaning)
+    if not finding.severity.counts:
+        # The catalogue has the rest (findings ID); what needs no action is kept short.
+        return
     page.labelled("do", finding.kind.advice)
     page.labelled("versions", finding.kind.versions)
     page.labelled("source", "; ".join(map(str, finding.kind.citations)))
@@ -96,11 +99,13 @@ def render_markdown(triage: Triage) -> str:
         lines.append(f"- finding: `{finding.kind.id}` ({finding.kind.certainty})")
         if finding.boot:
             lines.append(f"- when: {_plain(when(finding))}")
-        lines += [f"- time: {_plain(detail)}" for detail in finding.details]
+        lines += [f"- detail: {_plain(detail)}" for detail in finding.details]
         lines += [f"- seen: {_code(place_line(place))}" for place in finding.places]
         if finding.also:
             lines.append(f"- also in: {', '.join(map(_code, finding.also))}")
         lines.append(f"- means: {_plain(finding.kind.meaning)}")
+        if not finding.severity.counts:
+            continue
         lines.append(f"- do: {_plain(finding.kind.advice)}")
         lines.append(f"- versions: {_plain(finding.kind.versions)}")
         lines.append(f"- source: {_plain('; '.join(map(str, finding.kind.citations)))}")

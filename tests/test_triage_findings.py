@@ -1,0 +1,175 @@
+"""The catalogue, what it matches, and how findings are put together."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+
+import tdxreclaim
+from tdxreclaim.facts.logs import LogScanner, Stack
+from tdxreclaim.policy.findings import CATALOGUE, Severity
+from tdxreclaim.policy.model import Certainty
+from tdxreclaim.policy.seamcalls import name_leaf, name_status
+from tdxreclaim.policy.stacks import attribute
+from tdxreclaim.policy.triage import _MATCHERS, match_message
+from tdxreclaim.report.schemas import read_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Compare, RunTool
+
+MATCHED = [kind for kind in CATALOGUE if kind.pattern]
+
+
+def test_ids_are_unique_and_plain() -> None:
+    ids = [kind.id for kind in CATALOGUE]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[a-z0-9]+(?:-[a-z0-9]+)*", each) for each in ids)
+
+
+@pytest.mark.parametrize("kind", CATALOGUE, ids=lambda kind: kind.id)
+def test_every_row_is_whole(kind: object) -> None:
+    assert kind in CATALOGUE
+    row = CATALOGUE[CATALOGUE.index(kind)]  # type: ignore[arg-type]
+    assert row.citations
+    assert all((row.sentence, row.meaning, row.advice, row.versions))
+    assert bool(row.pattern) == bool(row.sample)
+    assert row.certainty is not Certainty.UNVERIFIED, "an unverified row would be a flat statement"
+    assert row.meaning.endswith(".")
+    assert row.advice.endswith(".")
+
+
+@pytest.mark.parametrize("kind", [kind.id for kind in MATCHED])
+def test_a_sample_is_found_by_its_row_and_no_other(kind: str) -> None:
+    row = next(each for each in MATCHED if each.id == kind)
+    found = match_message(row.sample)
+    assert found is not None
+    assert found[0] is row
+    matching = [each.id for _, pattern, each in _MATCHERS if pattern.match(row.sample)]
+    assert matching == [kind]
+
+
+@pytest.mark.parametrize("kind", [kind.id for kind in MATCHED if kind.id != "not-killable"])
+def test_a_sample_is_found_in_a_log(kind: str) -> None:
+    row = next(each for each in MATCHED if each.id == kind)
+    for line in (f"[    1.0] {row.sample}", row.sample, f"Jun 24 11:07:17 h kernel: {row.sample}"):
+        events: list[object] = []
+        scanner = LogScanner("log", events.append)
+        scanner.feed(f"noise\n{line}\n".encode())
+        scanner.finish()
+        assert len(events) == 1, line
+
+
+LINES = {
+    "SEAMCALL (28) failed: 0xc000030000000001": "reclaim-failed",
+    "SEAMCALL TDH_PHYMEM_PAGE_RECLAIM failed: 0x0, rcx 0x0, rdx, 0x0, r8 0x0": "reclaim-failed",
+    "kvm_intel: SEAMCALL TDH_MNG_KEY_FREEID failed: 0xc000060700000000": "teardown-seamcall-failed",
+    "SEAMCALL (0x7) failed: 0x8000020000000092": "teardown-seamcall-failed",
+    "SEAMCALL (0x0000000000000006) failed: 0xc000010000000000": "seamcall-failed",
+    "WARNING: arch/x86/kvm/vmx/tdx.c:275 at __tdx_reclaim_page+0x7a/0xa0, CPU#3: q/9": "reclaim-warning",
+    "WARNING: CPU: 1 PID: 2 at arch/x86/kvm/vmx/tdx.c:9 tdx_track.isra.0+0x1/0x2": "reclaim-warning",
+    "virt/tdx: TDX-Module initialized": "module-initialized",
+    "virt/tdx: TDX-Module initialization failed (-19)": "module-init-failed",
+    "virt/tdx: Module version: 1.5.24": "module-details",
+    "virt/tdx: MOVDIR64B is required for TDX": "host-requirement-missing",
+    "kvm_intel: EPT is required for TDX": "host-requirement-missing",
+    "kvm_intel: TDX not supported by the host platform": "host-platform-unsupported",
+    "mce: [Hardware Error]: Machine check: Instruction fetch error in SEAM non-root mode": "seam-machine-check",
+    "virt/tdx: something new": "",
+    "kvm_intel: VMX not enabled": "",
+    "WARNING: CPU: 1 PID: 2 at net/core/dev.c:9 dev_open+0x1/0x2": "",
+    "mce: [Hardware Error]: Machine check events logged": "",
+    "virt/tdx: RCX 0x0000000000000000 RDX 0x9100000100000008 R08 0x0000000000000000": "",
+}
+
+
+@pytest.mark.parametrize(("line", "kind"), LINES.items())
+def test_lines(line: str, kind: str) -> None:
+    found = match_message(line)
+    assert (found[0].id if found else "") == kind
+
+
+def test_leaves_and_statuses_have_names_in_both_old_and_new_spellings() -> None:
+    assert {name_leaf(each) for each in ("28", "0x1c", "0x3001c", "TDH_PHYMEM_PAGE_RECLAIM")} == {
+        "TDH.PHYMEM.PAGE.RECLAIM"
+    }
+    assert name_status("0x8000020000000092") == "TDX_OPERAND_BUSY, operand SEPT"
+    assert name_status("0xffffffff00000000").startswith("VMfailInvalid")
+
+
+STACKS = {
+    "stuck-guest-pages": ("tdh_phymem_page_wbinvd_hkid", "tdp_mmu_zap_leafs", "kvm_gmem_release"),
+    "stuck-hkid": ("smp_call_function_many_cond", "tdx_mmu_release_hkid", "kvm_destroy_vm"),
+    "stuck-control-pages": (
+        "tdx_quirk_reset_page",
+        "tdx_reclaim_td_control_pages",
+        "kvm_arch_destroy_vm",
+    ),
+    "stuck-on-lock": ("__schedule", "__mutex_lock", "kvm_vm_ioctl_set_memory_region"),
+    "stuck-elsewhere": ("__schedule", "io_schedule", "nfs_wait_on_request"),
+}
+
+
+@pytest.mark.parametrize(("kind", "frames"), STACKS.items())
+def test_a_stack_is_put_down_to_its_phase(kind: str, frames: tuple[str, ...]) -> None:
+    assert attribute(Stack("qemu", 1, "hung task", 122, frames)).kind == kind
+
+
+def test_a_clear_alone_is_most_likely_a_guest_page() -> None:
+    stack = Stack("qemu", 1, "soft lockup", 26, ("tdx_clear_page",))
+    assert attribute(stack).kind == "stuck-guest-pages"
+
+
+def test_a_lock_of_somebody_else_is_elsewhere() -> None:
+    stack = Stack("cat", 1, "hung task", 122, ("__schedule", "__mutex_lock", "ext4_file_write"))
+    assert attribute(stack).kind == "stuck-elsewhere"
+
+
+def test_many_alike_are_counted_together(run: RunTool, tmp_path: Path) -> None:
+    lines = [
+        f"[ {n}.0] kvm_intel: tdh_mng_key_freeid() failed. HKID {n} is leaked." for n in range(500)
+    ]
+    (tmp_path / "dmesg.txt").write_text("\n".join(lines) + "\n")
+    ran = run("triage", "--from", "dmesg.txt", "--format", "json", cwd=tmp_path)
+
+    findings = [each for each in json.loads(ran.out)["findings"] if each["id"] == "hkid-leaked"]
+    assert len(findings) <= 21
+    assert sum(each["count"] for each in findings) == 500
+    assert all(len(each["evidence"]) <= 3 for each in findings)
+
+
+def test_the_catalogue_is_golden(run: RunTool, golden: Compare) -> None:
+    golden("findings.text", run("findings").out)
+
+
+def test_the_catalogue_fits_its_schema(run: RunTool) -> None:
+    document = json.loads(run("findings", "--format", "json").out)
+    jsonschema.validate(document, json.loads(read_schema("findings")))
+    assert [each["id"] for each in document["findings"]] == [kind.id for kind in CATALOGUE]
+
+
+def test_one_finding_is_explained_by_either_command(run: RunTool) -> None:
+    one = run("findings", "hkid-leaked")
+    assert one.status == 0
+    assert one.out.startswith("hkid-leaked (critical)")
+    assert run("triage", "--explain", "hkid-leaked") == one
+
+
+def test_no_such_finding(run: RunTool) -> None:
+    ran = run("findings", "nonsense")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == "tdxreclaim: ID: 'nonsense' is no finding (tdxreclaim findings lists them)\n"
+
+
+def test_severities_that_count_are_the_first() -> None:
+    assert [severity.counts for severity in Severity] == [True, True, True, False, False]
+
+
+def test_the_version_is_in_the_document(run: RunTool) -> None:
+    document = json.loads(run("findings", "hkid-leaked", "--format", "json").out)
+    assert document["tool"]["version"] == tdxreclaim.__version__

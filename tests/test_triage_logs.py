@@ -1,0 +1,306 @@
+"""Logs as they come: every form, dirty, cut, packed, of several boots."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+from typing import TYPE_CHECKING
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tdxreclaim.facts.logs import CHUNK_BYTES, LogEvent, LogScanner, ScannedLog, parse_since
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import RunTool
+
+MESSAGE = "virt/tdx: module not loaded"
+
+
+def scan(
+    data: bytes, *, piece: int = 1 << 20, since: str | None = None
+) -> tuple[list[LogEvent], ScannedLog]:
+    events: list[LogEvent] = []
+    moment = parse_since(since) if since else None
+    scanner = LogScanner("log", events.append, moment)
+    for start in range(0, len(data), piece):
+        scanner.feed(data[start : start + piece])
+    return events, scanner.finish()
+
+
+def as_json(message: str | list[int], **fields: str) -> str:
+    record: dict[str, object] = {
+        "__CURSOR": "s=1;i=2",
+        "__REALTIME_TIMESTAMP": "1782299237000000",
+        "_TRANSPORT": "kernel",
+        "_BOOT_ID": "0f" * 16,
+        "MESSAGE": message,
+        **fields,
+    }
+    return json.dumps(record, separators=(",", ":"))
+
+
+FORMS = {
+    "dmesg": f"[   10.798766] {MESSAGE}",
+    "dmesg without stamps": MESSAGE,
+    "dmesg with caller": f"[   10.798766] [T1234] {MESSAGE}",
+    "dmesg -T": f"[Wed Jun 24 11:07:17 2026] {MESSAGE}",
+    "dmesg -T, localised": f"[mer. juin 24 11:07:17 2026] {MESSAGE}",
+    "dmesg -x": f"kern  :err   : [   10.798766] {MESSAGE}",
+    "dmesg -r": f"<3>[   10.798766] {MESSAGE}",
+    "short": f"Jun 24 11:07:17 host kernel: {MESSAGE}",
+    "short, localised": f"jun 24 11:07:17 host kernel: {MESSAGE}",
+    "short-iso": f"2026-06-24T11:07:17+0200 host kernel: {MESSAGE}",
+    "short-iso-precise": f"2026-06-24T11:07:17.123456+02:00 host kernel: {MESSAGE}",
+    "short-full": f"Wed 2026-06-24 11:07:17 CEST host kernel: {MESSAGE}",
+    "short-monotonic": f"[   10.798766] host kernel: {MESSAGE}",
+    "messages": f"Jun 24 11:07:17 host kernel: [   10.798766] {MESSAGE}",
+    "rfc 5424": f"<3>1 2026-06-24T11:07:17Z host kernel - - - {MESSAGE}",
+    "json": as_json(MESSAGE),
+    "json, bytes": as_json(list(MESSAGE.encode())),
+    "quoted in a report": f"> [   10.798766] {MESSAGE}",
+    "carriage return": f"[   10.798766] {MESSAGE}\r",
+}
+
+
+@pytest.mark.parametrize("form", [name for name in FORMS if name != "rfc 5424"])
+def test_every_form_of_a_kernel_line_is_recognised(form: str) -> None:
+    text = f"first line\nsecond\n{FORMS[form]}\nlast\n"
+    events, scanned = scan(text.encode())
+
+    assert [(event.number, event.text) for event in events] == [(3, MESSAGE)]
+    assert scanned.lines == 4
+    assert scanned.skipped == ()
+
+
+NOT_THE_KERNELS = (
+    f"Jun 24 11:07:17 host sshd[812]: {MESSAGE}",
+    f"Jun 24 11:07:17 host sshd[812]: error: kernel: {MESSAGE}",
+    f"Jun 24 11:07:17 host sudo[9]: TTY=pts/0 ; COMMAND=/bin/grep kernel: {MESSAGE}",
+    f"2026-06-24T11:07:17+0200 host app[1]: [   10.79] {MESSAGE}",
+    f"somebody wrote: {MESSAGE}",
+    as_json(MESSAGE, _TRANSPORT="stdout"),
+    as_json(MESSAGE, _TRANSPORT="syslog", SYSLOG_IDENTIFIER="kernel", _PID="12"),
+    f"[   10.798766] audit: op={MESSAGE}",
+    "[   10.798766] x86: tdx_pw_mce and __tdx_reclaim_page+0x1 WARNING tdx.c are only words",
+)
+
+
+@pytest.mark.parametrize("line", NOT_THE_KERNELS)
+def test_a_line_that_quotes_the_kernel_is_not_the_kernels(line: str) -> None:
+    assert scan(f"{line}\n".encode())[0] == []
+
+
+def test_two_boots_are_told_apart() -> None:
+    log = (
+        "[    0.000000] Linux version 6.17.0 (a@b)\n"
+        f"[   10.000000] {MESSAGE}\n"
+        "[    0.000000] Linux version 6.18.0 (a@b)\n"
+        "[   10.000000] virt/tdx: module initialized\n"
+    )
+    events, scanned = scan(log.encode())
+
+    assert [(event.boot, event.text[:9]) for event in events if "tdx" in event.text] == [
+        (0, "virt/tdx:"),
+        (1, "virt/tdx:"),
+    ]
+    assert [boot.release for boot in scanned.boots] == ["6.17.0", "6.18.0"]
+    assert [line.text for line in scanned.host_lines][1:] == ["virt/tdx: module initialized"]
+
+
+def test_a_boot_without_its_first_line_begins_where_the_stamps_do() -> None:
+    log = f"[ 9000.000000] {MESSAGE}\n[    3.000000] {MESSAGE}\n[    2.990000] {MESSAGE}\n"
+    assert [event.boot for event in scan(log.encode())[0]] == [0, 1, 1]
+
+
+def test_a_clock_that_jumps_begins_no_boot() -> None:
+    log = "".join(
+        f"{stamp} host kernel: {MESSAGE}\n"
+        for stamp in ("Jun 24 11:07:17", "Jan  1 00:00:01", "Jun 24 11:07:19")
+    )
+    events, scanned = scan(log.encode())
+
+    assert [event.boot for event in events] == [0, 0, 0]
+    assert len(scanned.boots) == 1
+
+
+def test_json_boots_are_told_by_their_id() -> None:
+    lines = [as_json(MESSAGE, _BOOT_ID=boot) for boot in ("aa", "bb", "aa")]
+    events, _ = scan("\n".join(lines).encode())
+    assert [event.boot for event in events] == [0, 1, 0]
+
+
+def test_since_leaves_out_what_is_older_and_says_so() -> None:
+    log = (
+        f"2026-06-23T11:07:17+00:00 host kernel: {MESSAGE}\n"
+        f"Jun 23 10:00:00 host kernel: {MESSAGE}\n"
+        f"Jun 24 10:00:00 host kernel: {MESSAGE}\n"
+        f"czerwca 24 10:00:00 host kernel: {MESSAGE}\n"
+    )
+    events, scanned = scan(log.encode(), since="2026-06-24")
+
+    assert [event.number for event in events] == [3, 4]
+    assert any("older than --since" in each for each in scanned.skipped)
+    assert any("date is not told" in each for each in scanned.skipped)
+
+
+def test_a_december_line_is_before_a_january_since() -> None:
+    log = f"Dec 31 23:00:00 host kernel: {MESSAGE}\nJan  2 00:00:00 host kernel: {MESSAGE}\n"
+    assert [e.number for e in scan(log.encode(), since="2026-01-01")[0]] == [2]
+
+
+def test_dirt_is_read_around_and_said() -> None:
+    good = f"[   10.798766] {MESSAGE}".encode()
+    log = b"".join(
+        (
+            b"\0" * 5000 + good + b"\n",
+            b"\xff\xfe bytes\n",
+            good + b" \xff\n",
+            b"x" * (10 << 20) + b"kernel: " + MESSAGE.encode() + b"\n",
+            good + b"\0\0\0" + good + b"\n",
+            b'{"MESSAGE":"virt/tdx: module not lo\n',
+            good,
+        )
+    )
+    events, scanned = scan(log)
+
+    assert [event.number for event in events] == [1, 3, 5, 5, 7]
+    assert scanned.lines == 7
+    said = " | ".join(scanned.skipped)
+    for word in ("NUL", "UTF-8", "lines of more than 64 KiB", "JSON"):
+        assert word in said
+
+
+def test_a_line_of_ten_megabytes_takes_no_memory_to_speak_of() -> None:
+    scanner = LogScanner("log", lambda _event: None)
+    for _ in range(40):
+        scanner.feed(b"x" * (1 << 18))
+        assert len(scanner._carry) <= CHUNK_BYTES
+    assert scanner.finish().lines == 1
+
+
+@pytest.mark.parametrize("piece", [1, 7, 64, 4096])
+def test_the_pieces_that_a_log_is_read_in_do_not_matter(piece: int) -> None:
+    log = ("\n".join(FORMS.values()) + "\n").encode()
+    assert scan(log, piece=piece) == scan(log)
+
+
+STACK = """\
+[ 5161.300000] INFO: task qemu-system-x86:4711 blocked for more than 122 seconds.
+[ 5161.300006] "echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.
+[ 5161.300008] task:qemu-system-x86 state:D stack:0     pid:4711  tgid:4711  ppid:1
+[ 5161.300012] Call Trace:
+[ 5161.300013]  <TASK>
+[ 5161.300015]  __schedule+0x42b/0x1560
+[ 5161.300017] virt/tdx: module not loaded
+[ 5161.300018]  ? tdx_quirk_reset_page+0x20/0x70
+[ 5161.300032]  kvm_gmem_release+0x6b/0xf0 [kvm]
+[ 5161.300040]  </TASK>
+[ 5161.300041]  not_of_it+0x1/0x2
+"""
+
+
+def test_a_stack_is_put_together_around_other_cpus_lines() -> None:
+    events, _ = scan(STACK.encode())
+
+    stacks = [event for event in events if event.stack]
+    assert [event.number for event in stacks] == [1]
+    stack = stacks[0].stack
+    assert stack is not None
+    assert (stack.task, stack.pid, stack.seconds) == ("qemu-system-x86", 4711, 122)
+    assert stack.frames == ("__schedule", "kvm_gmem_release")
+    assert [event.number for event in events if not event.stack] == [7]
+
+
+def test_a_soft_lockup_begins_with_where_the_cpu_was() -> None:
+    log = (
+        "[ 10.0] watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [qemu-system-x86:4711]\n"
+        "[ 10.0] RIP: 0010:tdx_quirk_reset_paddr+0x41/0x80\n"
+        "[ 10.0] Call Trace:\n"
+        "[ 10.0]  tdx_sept_remove_private_spte+0x1/0x2 [kvm_intel]\n"
+    )
+    (event,) = scan(log.encode())[0]
+    assert event.stack is not None
+    assert event.stack.frames == ("tdx_quirk_reset_paddr", "tdx_sept_remove_private_spte")
+    assert event.stack.seconds == 26
+
+
+LINES = st.lists(
+    st.one_of(
+        st.binary(max_size=80),
+        st.sampled_from([form.encode() for form in FORMS.values()]),
+        st.sampled_from([line.encode() for line in STACK.splitlines()]),
+        st.sampled_from([line.encode() for line in NOT_THE_KERNELS]),
+    ),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(LINES, st.integers(1, 200))
+def test_no_dirt_is_fatal_and_pieces_never_matter(lines: list[bytes], piece: int) -> None:
+    log = b"\n".join(lines)
+    events, scanned = scan(log, piece=piece)
+
+    assert scanned.lines == len(log.split(b"\n")) - (log.endswith(b"\n") or not log)
+    assert all(1 <= event.number <= scanned.lines for event in events)
+    assert (events, scanned) == scan(log)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(
+        st.tuples(
+            st.binary(max_size=60).map(lambda b: b.replace(b"\n", b"")),
+            st.sampled_from(["dmesg", "short", "json", "short-iso"]),
+        ),
+        max_size=20,
+    )
+)
+def test_no_kernel_line_is_lost_among_dirt(pairs: list[tuple[bytes, str]]) -> None:
+    lines: list[bytes] = []
+    wanted: list[int] = []
+    for dirt, form in pairs:
+        lines += [dirt, FORMS[form].encode()]
+        wanted.append(len(lines))
+    found = {event.number for event in scan(b"\n".join(lines) + b"\n")[0]}
+    assert set(wanted) <= found
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gz": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+    "zst": zstandard.ZstdCompressor().compress,
+}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_packed_logs_are_read(suffix: str, run: RunTool, tmp_path: Path) -> None:
+    path = tmp_path / f"messages.{suffix}"
+    path.write_bytes(PACKERS[suffix](f"{FORMS['short']}\n".encode()))
+    ran = run("triage", "--from", path.name, cwd=tmp_path)
+
+    assert (ran.status, ran.err) == (20, "")
+    assert f"messages.{suffix}:1" in ran.out
+
+
+def test_a_log_cut_in_its_gzip_is_read_as_far_as_it_goes(run: RunTool, tmp_path: Path) -> None:
+    noise = io.StringIO()
+    for number in range(20_000):
+        noise.write(f"Jun 24 11:07:17 host app[{number}]: {number * 7919 % 104729}\n")
+    packed = gzip.compress(f"{FORMS['short']}\n{noise.getvalue()}".encode())
+    (tmp_path / "log.gz").write_bytes(packed[: len(packed) // 2])
+    ran = run("triage", "--from", "log.gz", cwd=tmp_path)
+
+    assert ran.status == 20
+    assert "module-not-loaded" in ran.out
+    assert "cut short or damaged after line" in ran.out
