@@ -1,0 +1,296 @@
+"""Hosts and real captures through `triage`, against golden files; what is asked of time."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import re
+import shutil
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jsonschema
+import pytest
+
+import tdxreclaim
+from tdxreclaim.report.schemas import read_schema
+
+if TYPE_CHECKING:
+    from conftest import Compare, Ran, RunTool
+
+HOSTS = Path(__file__).parent / "hosts"
+NAMES = sorted(path.name for path in HOSTS.iterdir())
+CASES = (
+    "cpuid-GenuineIntel00606A6_ICX_04.txt",
+    "cpuid-GenuineIntel00806F8_SapphireRapids_05.txt",
+    "cpuinfo-sapphirerapids-8480plus-bare-metal.txt",
+    "cpuinfo-zen5.txt",
+    "dmesg-module-init-failed.txt",
+    "dmesg-reclaim-seamcall-failed.txt",
+    "dmesg-spr-8480ctdx-module-initialized.txt",
+    "lscpu-emr-8558.txt",
+    "sysroot-armv7.tar.gz",
+    "sysroot-x86_64-epyc_7451.tar.gz",
+)
+TICKET = "sosreport-spr-6.18-ticket"
+LINE = "virt/tdx: module not loaded"
+
+
+def as_golden(ran: Ran) -> str:
+    out = ran.out.replace(f'"version": "{tdxreclaim.__version__}"', '"version": "VERSION"')
+    return f"{out}exit status: {ran.status}\n"
+
+
+def ids(ran: Ran) -> list[str]:
+    return [finding["id"] for finding in json.loads(ran.out)["findings"]]
+
+
+@pytest.mark.parametrize("format_", ["text", "markdown"])
+@pytest.mark.parametrize("name", CASES)
+def test_shared_case(
+    name: str, format_: str, run: RunTool, golden: Compare, shared_cases: Path
+) -> None:
+    ran = run("triage", "--from", name, "--format", format_, cwd=shared_cases)
+
+    assert ran.err == ""
+    golden(f"triage/case-{name}.{format_}", as_golden(ran))
+
+
+@pytest.mark.parametrize("format_", ["text", "markdown", "json"])
+@pytest.mark.parametrize("name", [TICKET, "gnr-6.17-active", "spr-hibernation"])
+def test_host(name: str, format_: str, run: RunTool, golden: Compare) -> None:
+    ran = run("triage", "--from", name, "--format", format_, cwd=HOSTS)
+
+    assert ran.err == ""
+    golden(f"triage/{name}.{format_}", as_golden(ran))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_host_fits_the_schema_and_says_the_same_in_every_format(
+    name: str, run: RunTool
+) -> None:
+    ran = run("triage", "--from", name, "--format", "json", cwd=HOSTS)
+    document = json.loads(ran.out)
+
+    jsonschema.validate(document, json.loads(read_schema("triage")))
+    assert document["exit_status"] == ran.status
+    for format_ in ("text", "markdown"):
+        other = run("triage", "--from", name, "--format", format_, cwd=HOSTS)
+        assert other.status == ran.status
+    text = run("triage", "--from", name, cwd=HOSTS).out
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_the_ticket_has_what_happened_to_its_host(run: RunTool) -> None:
+    found = ids(run("triage", "--from", TICKET, "--format", "json", cwd=HOSTS))
+    wanted = {
+        "reclaim-failed",
+        "reclaim-warning",
+        "kexec-refused",
+        "stuck-guest-pages",
+        "stuck-on-lock",
+        "not-killable",
+        "hibernation-blocks-tdx",
+    }
+    assert wanted <= set(found)
+    assert "module-not-loaded" not in found, "sshd quoted it"
+
+
+def test_a_tar_of_the_ticket_says_the_same(run: RunTool, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "s.tar.gz", "w:gz") as tar:
+        tar.add(HOSTS / TICKET, f"sosreport-{TICKET}")
+    tree = json.loads(run("triage", "--from", TICKET, "-f", "json", cwd=HOSTS).out)
+    tarred = json.loads(run("triage", "--from", "s.tar.gz", "-f", "json", cwd=tmp_path).out)
+
+    assert tarred["source"]["format"] == "tar"
+    for key in ("findings", "host", "unread", "exit_status"):
+        assert tarred[key] == tree[key]
+    by_path = sorted(tree["logs"], key=lambda log: str(log["path"]))
+    assert sorted(tarred["logs"], key=lambda log: str(log["path"])) == by_path
+
+
+@pytest.mark.parametrize(
+    ("observed", "memory", "vcpus", "kind"),
+    [
+        ("5539s", "400GiB", "64", "time-fits"),
+        ("467s", "400GiB", "64", "time-too-short"),
+        ("5h", "400GiB", "64", "time-too-long"),
+        ("30s", "8GiB", None, "time-unproven"),
+        ("30min", "8GiB", "4", "time-too-long"),
+        (None, "107GiB", "32", "time-expected"),
+    ],
+)
+def test_time(
+    observed: str | None, memory: str, vcpus: str | None, kind: str, run: RunTool
+) -> None:
+    arguments = ["triage", "--from", "gnr-7.0-active", "-f", "json", "--memory", memory]
+    arguments += ["--observed", observed] if observed else []
+    arguments += ["--vcpus", vcpus] if vcpus else []
+    document = json.loads(run(*arguments, cwd=HOSTS).out)
+
+    jsonschema.validate(document, json.loads(read_schema("triage")))
+    assert document["time"]["finding"] == kind
+    assert document["time"]["shares"]["clearing"] == 0
+    assert [each["id"] for each in document["findings"]].count(kind) == 1
+
+
+@pytest.mark.parametrize("format_", ["text", "markdown"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        ("--observed", "5539s", "--memory", "400GiB", "--vcpus", "64"),
+        ("--observed", "30s", "--memory", "8GiB"),
+    ],
+    ids=["large", "small"],
+)
+def test_time_is_golden(
+    asked: tuple[str, ...], format_: str, run: RunTool, golden: Compare
+) -> None:
+    ran = run("triage", "--from", "gnr-7.0-active", *asked, "-f", format_, cwd=HOSTS)
+    golden(f"triage/time-{asked[1]}.{format_}", as_golden(ran))
+
+
+def test_no_td_no_reclaim(run: RunTool) -> None:
+    asked = ("--observed", "9min", "--memory", "8GiB", "-f", "json")
+    ran = run("triage", "--from", "epyc-bare", *asked, cwd=HOSTS)
+    assert json.loads(ran.out)["time"]["finding"] == "time-not-reclaim"
+
+
+def test_an_affected_host_says_what_clearing_takes(run: RunTool) -> None:
+    asked = ("--observed", "517s", "--memory", "107GiB", "--vcpus", "32", "-f", "json")
+    time = json.loads(run("triage", "--from", "spr-6.18-active", *asked, cwd=HOSTS).out)["time"]
+    assert time["finding"] == "time-fits"
+    assert 0.05 < time["shares"]["clearing"] < 0.2
+
+
+def test_rotated_logs_continue_each_other(run: RunTool, tmp_path: Path) -> None:
+    folder = tmp_path / "var" / "log"
+    folder.mkdir(parents=True)
+    first = "Jun 22 08:00:00 h kernel: Linux version 6.17.0 (a@b)\n"
+    with gzip.open(folder / "kern.log.2.gz", "wt") as packed:
+        packed.write(first)
+    (folder / "kern.log.1").write_text(f"Jun 23 08:00:00 h kernel: {LINE}\n")
+    (folder / "kern.log").write_text(
+        f"Jun 24 08:00:00 h kernel: Linux version 6.18.0 (a@b)\nJun 24 09:00:00 h kernel: {LINE}\n"
+    )
+    ran = run("triage", "--from", ".", "-f", "json", cwd=tmp_path)
+
+    found = [each for each in json.loads(ran.out)["findings"] if each["id"] == "module-not-loaded"]
+    assert [(each["boot"], each["evidence"][0]["path"]) for each in found] == [
+        ("the last of 2 boots", "var/log/kern.log"),
+        ("boot 1 of 2", "var/log/kern.log.1"),
+    ]
+
+
+def test_several_logs_of_one_host_are_not_added_up(run: RunTool, tmp_path: Path) -> None:
+    for name in ("one.txt", "two.txt"):
+        (tmp_path / name).write_text(f"[    1.0] {LINE}\n")
+    ran = run("triage", "--from", "one.txt", "--from", "two.txt", "-f", "json", cwd=tmp_path)
+
+    (finding,) = json.loads(ran.out)["findings"]
+    assert (finding["count"], finding["also_in"]) == (1, ["two.txt"])
+
+
+def test_facts_of_the_host_come_from_the_last_boot_of_its_log(
+    run: RunTool, tmp_path: Path
+) -> None:
+    boots = (
+        "[ 0.0] Linux version 6.17.0 (a@b)\n[ 9.0] virt/tdx: module initialized\n",
+        "[ 0.0] Linux version 6.18.0 (a@b)\n"
+        "[ 1.0] smpboot: CPU0: Intel(R) Xeon(R) 8480+ (family: 0x6, model: 0x8f, stepping: 0x8)\n"
+        "[ 1.0] virt/tdx: BIOS enabled: private KeyID range [64, 128)\n",
+    )
+    (tmp_path / "dmesg.txt").write_text("".join(boots))
+    ran = run("triage", "--from", "dmesg.txt", "-f", "json", cwd=tmp_path)
+
+    document = json.loads(ran.out)
+    assert (document["host"]["kernel"], document["host"]["state"]) == ("6.18.0", "bios-enabled")
+    by_id = {each["id"]: each for each in document["findings"]}
+    assert by_id["bios-on-no-module"]["evidence"][0]["line"] == 5
+    assert by_id["module-initialized"]["boot"] == "boot 1 of 2"
+
+
+def test_two_hosts_are_refused(run: RunTool) -> None:
+    ran = run("triage", "--from", "gnr-7.0-active", "--from", "spr-6.18-active", cwd=HOSTS)
+    assert (ran.status, ran.out) == (3, "")
+    assert ran.err == (
+        "tdxreclaim: spr-6.18-active: another CPU than in gnr-7.0-active: run it by itself\n"
+    )
+
+
+def test_a_host_and_its_journal_go_together(run: RunTool, tmp_path: Path) -> None:
+    shutil.copytree(HOSTS / "gnr-7.0-active", tmp_path / "host")
+    (tmp_path / "journal.txt").write_text(f"Jun 24 08:00:00 h kernel: {LINE}\n")
+    ran = run("triage", "--from", "host", "--from", "journal.txt", "-f", "json", cwd=tmp_path)
+
+    assert json.loads(ran.out)["host"]["codenames"] == ["Granite Rapids"]
+    assert "module-not-loaded" in ids(ran)
+
+
+def test_the_report_of_canonicals_script_is_read(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text(
+        "### Kernel version\n\n```\n6.8.0-1004-intel #11-Ubuntu SMP x86_64 GNU/Linux\n```\n\n"
+        f"### TDX kernel logs\n\n```\n[    1.423525] {LINE}\n```\n"
+    )
+    ran = run("triage", "--from", "report.md", "-f", "json", cwd=tmp_path)
+
+    assert json.loads(ran.out)["host"]["kernel"] == "6.8.0-1004-intel"
+    assert {"module-not-loaded", "kernel-unknown"} <= set(ids(ran))
+
+
+BAD = {
+    "missing": (["--from", "nowhere"], 3, "nowhere: No such file or directory"),
+    "empty": (["--from", "empty"], 3, "empty: empty"),
+    "binary": (["--from", "binary"], 3, "binary: binary, and no archive"),
+    "prose": (["--from", "prose"], 3, "prose: not recognised as a log or a host"),
+    "folder": (["--from", "folder"], 3, "folder: no captured host"),
+    "tar": (["--from", "empty.tar"], 3, "empty.tar: neither a captured host nor a log is in it"),
+    "since": (["--since", "tuesday"], 2, "--since: 'tuesday' is no date"),
+    "observed": (["--observed", "soon", "--memory", "1G"], 2, "--observed: 'soon' is no duration"),
+    "nothing": (["--observed", "0s", "--memory", "1G"], 2, "--observed: 0s is nothing"),
+    "alone": (["--observed", "5s"], 2, "--observed: says nothing without --memory"),
+    "vcpus": (["--vcpus", "5"], 2, "--vcpus: says nothing without --memory"),
+    "explain": (["--explain", "x"], 2, "ID: 'x' is no finding"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(name: str, run: RunTool, tmp_path: Path) -> None:
+    arguments, status, said = BAD[name]
+    (tmp_path / "empty").touch()
+    (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "prose").write_text("Once upon a time.\n")
+    (tmp_path / "folder").mkdir()
+    with tarfile.open(tmp_path / "empty.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("hello"), io.BytesIO())
+    ran = run("triage", *arguments, cwd=tmp_path)
+
+    assert (ran.status, ran.out) == (status, "")
+    assert ran.err.startswith(f"tdxreclaim: {said}")
+    assert ran.err.count("\n") == 1
+
+
+def test_markdown_of_a_hostile_log_stays_text(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "dmesg.txt").write_text(
+        "[ 1.0] virt/tdx: module not loaded ``` <img src=x> [a](http://b) @everyone\n"
+        "[ 2.0] INFO: task <b>*x*</b>:12 blocked for more than 122 seconds.\n"
+    )
+    out = run("triage", "--from", "dmesg.txt", "-f", "markdown", cwd=tmp_path).out
+
+    prose = re.sub(r"(`+).*?\1", "", out)
+    assert "<img" not in prose
+    assert "<b>" not in prose.replace("\\<", "")
+    assert "@everyone" not in prose
+
+
+def test_exit_zero(run: RunTool) -> None:
+    assert run("triage", "--from", TICKET, "--exit-zero", cwd=HOSTS).status == 0
+
+
+def test_output_to_a_file(run: RunTool, tmp_path: Path) -> None:
+    printed = run("triage", "--from", str(HOSTS / TICKET))
+    ran = run("triage", "--from", str(HOSTS / TICKET), "-o", str(tmp_path / "out"))
+    assert (ran.status, ran.out) == (20, "")
+    assert (tmp_path / "out").read_text() == printed.out
