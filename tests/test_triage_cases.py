@@ -193,16 +193,15 @@ def test_several_logs_of_one_host_are_not_added_up(run: RunTool, tmp_path: Path)
     assert (finding["count"], finding["also_in"]) == (1, ["two.txt"])
 
 
-def test_facts_of_the_host_come_from_the_last_boot_of_its_log(
-    run: RunTool, tmp_path: Path
-) -> None:
-    boots = (
-        "[ 0.0] Linux version 6.17.0 (a@b)\n[ 9.0] virt/tdx: module initialized\n",
-        "[ 0.0] Linux version 6.18.0 (a@b)\n"
-        "[ 1.0] smpboot: CPU0: Intel(R) Xeon(R) 8480+ (family: 0x6, model: 0x8f, stepping: 0x8)\n"
-        "[ 1.0] virt/tdx: BIOS enabled: private KeyID range [64, 128)\n",
+def test_facts_of_the_host_come_from_the_last_boot_of_its_log(run: RunTool, tmp_path: Path) -> None:
+    lines = (
+        "[ 0.0] Linux version 6.17.0 (a@b)",
+        "[ 9.0] virt/tdx: module initialized",
+        "[ 0.0] Linux version 6.18.0 (a@b)",
+        "[ 1.0] smpboot: CPU0: Intel(R) Xeon(R) 8480+ (family: 0x6, model: 0x8f, stepping: 0x8)",
+        "[ 1.0] virt/tdx: BIOS enabled: private KeyID range [64, 128)",
     )
-    (tmp_path / "dmesg.txt").write_text("".join(boots))
+    (tmp_path / "dmesg.txt").write_text("\n".join(lines) + "\n")
     ran = run("triage", "--from", "dmesg.txt", "-f", "json", cwd=tmp_path)
 
     document = json.loads(ran.out)

@@ -64,13 +64,18 @@ _TDX_WARNING = re.compile(r"WARNING: .*(?:/|^)tdx\.c:")
 
 # What identifies, wherever it stands.
 _SCRUBS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b"), SCRUBBED),
-    (re.compile(r"\b(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}\b"), SCRUBBED),
-    (re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"), SCRUBBED),
-    (re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{1,4}(?![\w:])"), SCRUBBED),
-    (re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F:]{0,30}(?![\w:])"), SCRUBBED),
+    (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), SCRUBBED),
+    (re.compile(r"(?:[0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}"), SCRUBBED),
+    (re.compile(r"(?:\d{1,3}\.){3}\d{1,3}"), SCRUBBED),
+    (re.compile(r"(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{1,4}"), SCRUBBED),
+    (re.compile(r"(?:[0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F:]{0,30}"), SCRUBBED),
     (re.compile(r"[\w.+-]+@[\w.-]+"), SCRUBBED),
-    (re.compile(r"(?i)\b(serial|asset tag|uuid|hostname)( ?[:=#] ?)\S.*"), rf"\1\2{SCRUBBED}"),
+    (
+        re.compile(
+            r"(serial|asset tag|uuid|hostname)((?: number| no\.?)? ?[:=#] ?)\S.*", re.IGNORECASE
+        ),
+        rf"\1\2{SCRUBBED}",
+    ),
     (re.compile(r"Hardware name: .*"), f"Hardware name: {SCRUBBED}"),
 )
 _MODEL_SPECIFIC = (
@@ -124,10 +129,11 @@ def collect(
     collector.take(host.KALLSYMS, _filter_symbols, "names of the reclaim code, no addresses")
     collector.take("proc/cmdline", filter_options, "options of KVM, TDX and crash kernels")
     collector.take("proc/meminfo", _filter_meminfo, "totals")
+    names = _host_names(source)
     for release in collector.releases():
         path = host.CONFIG.format(release=release)
         collector.take(path, _filter_config, "options that matter")
-    _take_logs(collector, source)
+    _take_logs(collector, source, lambda text: _unnamed(filter_log(text), names))
     if tree is not None:
         collector.add(QEMU, json.dumps(_qemu_sizes(tree), indent=2) + "\n", "sizes alone")
     for path in include:
@@ -174,10 +180,32 @@ class _Collector:
         return [each for each in dict.fromkeys(releases) if each and "/" not in each]
 
 
-def _take_logs(collector: _Collector, source: Source) -> None:
+def _host_names(source: Source) -> list[str]:
+    """Return the names that the host goes by, as far as they can be read."""
+    names: set[str] = set()
+    for path in ("proc/sys/kernel/hostname", "etc/hostname", "hostname"):
+        try:
+            text = (source.read(path) or "").strip()
+        except HostReadError:
+            continue
+        names |= {text, text.partition(".")[0]}
+    return sorted((name for name in names if _NAME.fullmatch(name)), key=len, reverse=True)
+
+
+# Shorter names, and such as every machine may have, are in too many words.
+_NAME = re.compile(r"(?!localhost|linux|kernel|host\Z)[\w.-]{3,255}", re.IGNORECASE)
+
+
+def _unnamed(text: str, names: Iterable[str]) -> str:
+    for name in names:
+        text = re.sub(rf"(?<![\w]){re.escape(name)}(?![\w])", SCRUBBED, text)
+    return text
+
+
+def _take_logs(collector: _Collector, source: Source, change: Callable[[str], str]) -> None:
     if source.origin is not Origin.LIVE:
         for path in host.KERNEL_LOGS:
-            collector.take(path, filter_log, "lines that matter, scrubbed")
+            collector.take(path, change, "lines that matter, scrubbed")
         return
     try:
         text = source.read(KERNEL_LOG)
@@ -185,7 +213,7 @@ def _take_logs(collector: _Collector, source: Source) -> None:
         collector.left_out.append(LeftOut(KERNEL_LOG, error.why))
         return
     if text is not None:
-        collector.add(host.KERNEL_LOGS[0], filter_log(text), "lines that matter, scrubbed")
+        collector.add(host.KERNEL_LOGS[0], change(text), "lines that matter, scrubbed")
 
 
 def scrub(text: str) -> str:

@@ -29,7 +29,7 @@ _HOST_LINES = 200
 _BACKWARDS_SECONDS = 60.0
 
 # How every message begins that is looked at.
-_BEGINNINGS = (
+BEGINNINGS = (
     rb"virt/tdx: |kvm_intel: |SEAMCALL|WARNING: |Linux version |smpboot: CPU0: |INFO: task "
     rb"|watchdog: BUG: soft|BUG: soft lockup|mce: \[Hardware|\[Hardware Error\]: "
     rb"|Kernel command line: |Command line: |Hypervisor detected: |tdx: Guest detected"
@@ -38,20 +38,20 @@ _BEGINNINGS = (
 _STAMPS = rb"(?:\[[^\]\n]{1,40}\] ?)*"
 # Looked at first, as it is quicker than the alternatives themselves.
 _FIRST_LETTER = rb"(?=[vkSWLsIwBm\[KCHtTA])"
-_MESSAGE = _FIRST_LETTER + rb"(?:" + _BEGINNINGS + rb")"
+_MESSAGE = _FIRST_LETTER + rb"(?:" + BEGINNINGS + rb")"
 _AFTER_TAG = re.compile(
-    rb"kernel: (?=[vkSWLsIwBm\[KCHtTA])" + _STAMPS + rb"(?:" + _BEGINNINGS + rb")"
+    rb"kernel: (?=[vkSWLsIwBm\[KCHtTA])" + _STAMPS + rb"(?:" + BEGINNINGS + rb")"
 )
 _AFTER_STAMP = re.compile(rb"\] " + _MESSAGE)
 _BARE = re.compile(
     rb"\n(?=[> |\ta-zSWLIBKCHTA])[> |\t]{0,8}(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?(?:"
-    + _BEGINNINGS
+    + BEGINNINGS
     + rb")"
 )
-_IN_JSON = re.compile(rb'"MESSAGE" ?: ?(?:\[|"' + _STAMPS + rb"(?:" + _BEGINNINGS + rb"))")
+_IN_JSON = re.compile(rb'"MESSAGE" ?: ?(?:\[|"' + _STAMPS + rb"(?:" + BEGINNINGS + rb"))")
 # What libvirt says when a process cannot be killed: not the kernel's, and told apart.
 _NOT_KILLED = b"with SIGKILL: Device or resource busy"
-_BEGINS = re.compile(_BEGINNINGS.decode())
+_BEGINS = re.compile(BEGINNINGS.decode())
 
 _LINE = re.compile(
     r"[> |\t]{0,8}(?:<\d{1,3}>)?(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?"

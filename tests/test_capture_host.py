@@ -1,0 +1,263 @@
+"""What a capture takes and leaves out, and that it answers as its host."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tdxreclaim.facts.capture_host import (
+    MANIFEST,
+    collect,
+    filter_log,
+    filter_options,
+    qemu_size,
+    scrub,
+)
+from tdxreclaim.facts.source import Files
+
+if TYPE_CHECKING:
+    from conftest import RunTool
+
+HOSTS = Path(__file__).parent / "hosts"
+NAMES = sorted(path.name for path in HOSTS.iterdir())
+TICKET = "sosreport-spr-6.18-ticket"
+
+
+def answer(out: str) -> object:
+    """Return a document without what names its source.
+
+    A capture has no stacks but those with KVM or TDX in them.
+    """
+    document = json.loads(out)
+    for name in ("source", "logs", "headline"):
+        document.pop(name, None)
+    if "findings" in document:
+        document["findings"] = [f for f in document["findings"] if f["id"] != "stuck-elsewhere"]
+    return document
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_capture_answers_as_its_host(name: str, run: RunTool, tmp_path: Path) -> None:
+    shutil.copytree(HOSTS / name, tmp_path / "host")
+    taken = run("capture", "--from", "host", "-o", "host.tar.gz", cwd=tmp_path)
+    assert (taken.status, taken.err) == (0, "")
+
+    for command in (("check", "--explain"), ("triage",)):
+        asked = (command[0], "--format", "json", *command[1:], "--from")
+        # Of a ticket's logs a capture has the kernel's own alone.
+        shutil.rmtree(tmp_path / "host" / "sos_commands" / "logs", ignore_errors=True)
+        host = run(*asked, "host", cwd=tmp_path)
+        captured = run(*asked, "host.tar.gz", cwd=tmp_path)
+        assert captured.status == host.status
+        assert answer(captured.out) == answer(host.out)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_capture_of_a_capture_is_the_capture(
+    name: str, run: RunTool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1782299237")
+    run("capture", "--from", str(HOSTS / name), "-o", "1.tar.gz", cwd=tmp_path)
+    run("capture", "--from", "1.tar.gz", "-o", "2.tar.gz", cwd=tmp_path)
+
+    assert (tmp_path / "1.tar.gz").read_bytes() == (tmp_path / "2.tar.gz").read_bytes()
+
+
+def test_members_are_sorted_and_say_nothing_of_who_made_them(run: RunTool, tmp_path: Path) -> None:
+    run("capture", "--from", str(HOSTS / TICKET), "-o", "c.tar.gz", cwd=tmp_path)
+    with tarfile.open(tmp_path / "c.tar.gz") as tar:
+        members = tar.getmembers()
+        manifest = json.loads(tar.extractfile(MANIFEST).read())  # type: ignore[union-attr]
+
+    names = [member.name for member in members]
+    assert names == sorted(names)
+    assert {(m.uid, m.gid, m.uname, m.gname, m.mtime, m.mode) for m in members} == {
+        (0, 0, "", "", 0, 0o644)
+    }
+    assert manifest["schema"] == "tdxreclaim.capture/1"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", manifest["date"])
+    assert {each["path"] for each in manifest["taken"]} == set(names) - {MANIFEST}
+
+
+def test_nothing_that_identifies_is_in_a_capture(run: RunTool, tmp_path: Path) -> None:
+    run("capture", "--from", str(HOSTS / TICKET), "-o", "c.tar.gz", cwd=tmp_path)
+    with tarfile.open(tmp_path / "c.tar.gz") as tar:
+        everything = "".join(
+            tar.extractfile(member).read().decode()  # type: ignore[union-attr]
+            for member in tar.getmembers()
+        )
+    for secret in ("examplehost", "buildhost", "0a1b2c3d", "BOOT_IMAGE", "Example Server", "root="):
+        assert secret not in everything
+    for kept in ("kvm_intel.tdx=1", "nohibernate", "crashkernel=1G", "kvm_gmem_release"):
+        assert kept in everything
+    # A stack that has nothing to do with KVM.
+    assert "nfs_wait_on_request" not in everything
+
+
+def test_a_log_keeps_its_line_numbers() -> None:
+    text = (HOSTS / TICKET / "sos_commands/kernel/dmesg").read_text()
+    filtered = filter_log(text)
+
+    assert filtered.count("\n") == text.count("\n")
+    for before, after in zip(text.split("\n"), filtered.split("\n"), strict=True):
+        assert (
+            not after
+            or after.partition("] ")[2].split()[:2] == before.partition("] ")[2].split()[:2]
+        )
+
+
+SECRETS = {
+    "a MAC": "52:54:00:12:34:56",
+    "an IPv4": "192.168.17.4",
+    "an IPv6": "fe80::5054:ff:fe12:3456",
+    "a long IPv6": "2001:db8:1:2:3:4:5:6",
+    "a UUID": "0a1b2c3d-1111-2222-3333-444455556666",
+    "an address of mail": "root@examplehost.example",
+    "a serial": "Serial Number: ABC1234",
+}
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_scrubbed(secret: str) -> None:
+    value = SECRETS[secret]
+    line = f"[    1.000000] kvm_intel: something about {value} here"
+    kept = filter_log(line)
+
+    assert kept.startswith("[    1.000000] kvm_intel: something about ")
+    assert value.rpartition(" ")[2] not in kept
+
+
+def test_what_tells_of_the_page_is_not_scrubbed() -> None:
+    for line in (
+        "SEAMCALL TDH_PHYMEM_PAGE_RECLAIM failed: 0xc000030000000001, rcx 0x0, rdx, 0x0, r8 0x0",
+        "virt/tdx: CMR: [0x100000, 0x77800000)",
+        "INFO: task qemu-system-x86:4711 blocked for more than 122 seconds.",
+        "mce: [Hardware Error]: CPU 12: Machine Check Exception: 5 Bank 1: bd80000000100134",
+        "virt/tdx: Module version: 1.5.24",
+    ):
+        assert scrub(line) == line
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=60),
+            st.sampled_from([f"virt/tdx: about {value}" for value in SECRETS.values()]),
+            st.sampled_from(["Jun 24 11:07:17 examplehost kernel: virt/tdx: module initialized"]),
+            st.sampled_from(["[ 1.0] INFO: task qemu:1 blocked for more than 122 seconds."]),
+            st.sampled_from(["[ 1.0]  kvm_gmem_release+0x1/0x2", "[ 1.0]  </TASK>"]),
+        ),
+        max_size=20,
+    )
+)
+def test_no_secret_comes_through_whatever_stands_around_it(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    filtered = filter_log(text)
+
+    assert filtered.count("\n") == text.count("\n")
+    for value in SECRETS.values():
+        assert value not in filtered
+    assert "examplehost" not in filtered
+    assert filter_log(filtered) == filtered
+
+
+def test_options_of_others_are_left_out() -> None:
+    line = "BOOT_IMAGE=/vmlinuz root=UUID=1 ip=10.0.0.1 kvm_intel.tdx=1 quiet crashkernel=1G-:2G"
+    assert filter_options(line) == "kvm_intel.tdx=1 crashkernel=1G-:2G\n"
+
+
+def test_the_hosts_own_name_is_left_out_of_its_log() -> None:
+    files = {
+        "etc/hostname": "tallinn.example\n",
+        "var/log/dmesg": "[ 1.0] kvm_intel: tallinn (tallinn.example) is not in tallinnish\n",
+    }
+    captured = collect(Files(files))
+    log = next(each.text for each in captured.taken if each.path == "var/log/dmesg")
+    assert log == "[ 1.0] kvm_intel: scrubbed (scrubbed) is not in tallinnish\n"
+    assert "etc/hostname" not in {each.path for each in captured.taken}
+
+
+def test_simulate_reads_a_capture(run: RunTool, tmp_path: Path) -> None:
+    run("capture", "--from", str(HOSTS / "gnr-7.0-active"), "-o", "c.tar.gz", cwd=tmp_path)
+    asked = ("simulate", "--memory", "1GiB", "--vcpus", "2", "--compare", "none", "--from")
+    ran = run(*asked, "c.tar.gz", cwd=tmp_path)
+    assert (ran.status, "kernel 7.0.0" in ran.out) == (0, True)
+
+
+def test_an_arm_serial_number_is_left_out() -> None:
+    captured = collect(Files({"proc/cpuinfo": "processor\t: 0\nSerial\t\t: 00000000deadbeef\n"}))
+    assert "deadbeef" not in captured.taken[0].text
+
+
+@pytest.mark.parametrize(
+    ("command", "size"),
+    [
+        ("qemu -m 107G -smp 32,sockets=1", (107 << 30, 32)),
+        ("qemu -m size=8192M -smp cpus=4 -object tdx-guest,id=tdx0", (8192 << 20, 4)),
+        ("qemu -m 2048", (2048 << 20, None)),
+        ("qemu -m nonsense -smp", (None, None)),
+        ("", (None, None)),
+    ],
+)
+def test_sizes_of_qemu(command: str, size: tuple[int | None, int | None]) -> None:
+    found = qemu_size(command.split(" "))
+    assert (found["memory_bytes"], found["vcpus"]) == size
+    assert found["td"] is ("tdx-guest" in command)
+    assert set(found) == {"memory_bytes", "vcpus", "td"}
+
+
+def test_list_writes_nothing(run: RunTool, tmp_path: Path) -> None:
+    ran = run("capture", "--from", str(HOSTS / TICKET), "--list", cwd=tmp_path)
+
+    assert ran.status == 0
+    assert "proc/cpuinfo: " in ran.out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_include_takes_a_file_as_it_is(run: RunTool, tmp_path: Path) -> None:
+    arguments = ("capture", "--from", str(HOSTS / TICKET), "-o", "c.tar.gz")
+    ran = run(*arguments, "--include", "/PROVENANCE", cwd=tmp_path)
+
+    assert ran.status == 0
+    with tarfile.open(tmp_path / "c.tar.gz") as tar:
+        text = tar.extractfile("PROVENANCE").read()  # type: ignore[union-attr]
+    assert text == (HOSTS / TICKET / "PROVENANCE").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["--include", "../etc/shadow"], 2, "--include: '../etc/shadow' is no file of the host"),
+        (["--include", "no/such"], 3, "no/such: not there to be included"),
+        (["-o", "no/such/folder/c.tar.gz"], 3, "no/such/folder/c.tar.gz: No such file"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], status: int, said: str, run: RunTool, tmp_path: Path
+) -> None:
+    ran = run("capture", "--from", str(HOSTS / TICKET), *arguments, cwd=tmp_path)
+
+    assert (ran.status, ran.out) == (status, "")
+    assert ran.err.startswith(f"tdxreclaim: {said}")
+    assert ran.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="captures the machine that it runs on")
+def test_this_machine_can_be_captured_without_its_name(run: RunTool, tmp_path: Path) -> None:
+    ran = run("capture", "-o", "me.tar.gz", cwd=tmp_path)
+
+    assert (ran.status, ran.err) == (0, "")
+    assert run("check", "--from", "me.tar.gz", "--quiet", cwd=tmp_path).status in (0, 10, 11, 12)
+    with tarfile.open(tmp_path / "me.tar.gz") as tar:
+        assert "proc/cpuinfo" in tar.getnames()
