@@ -191,7 +191,7 @@ def test_simulate_reads_a_capture(run: RunTool, tmp_path: Path) -> None:
     run("capture", "--from", str(HOSTS / "gnr-7.0-active"), "-o", "c.tar.gz", cwd=tmp_path)
     asked = ("simulate", "--memory", "1GiB", "--vcpus", "2", "--compare", "none", "--from")
     ran = run(*asked, "c.tar.gz", cwd=tmp_path)
-    assert (ran.status, "kernel 7.0.0" in ran.out) == (0, True)
+    assert (ran.status, "7.0.0" in ran.out) == (0, True)
 
 
 def test_an_arm_serial_number_is_left_out() -> None:

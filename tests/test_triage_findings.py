@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 import tdxreclaim
-from tdxreclaim.facts.logs import LogScanner, Stack
+from tdxreclaim.facts.logs import _WORDS, LogScanner, Stack
 from tdxreclaim.policy.findings import CATALOGUE, Kind, Severity
 from tdxreclaim.policy.model import Certainty
 from tdxreclaim.policy.seamcalls import name_leaf, name_status
@@ -62,6 +62,20 @@ def test_a_sample_is_found_in_a_log(kind: str) -> None:
         scanner.feed(f"noise\n{line}\n".encode())
         scanner.finish()
         assert len(events) == 1, line
+
+
+@pytest.mark.parametrize("word", [word.decode() for word in _WORDS])
+def test_every_beginning_is_found_after_whatever_stands_before(word: str) -> None:
+    for head in ("", "[    1.0] ", "Jun 24 11:07:17 h kernel: ", "kern  :info  : "):
+        events: list[object] = []
+        scanner = LogScanner("log", events.append)
+        scanner.feed(
+            f"noise\n{head}INFO: task x:1 blocked for more than 12 s\n{head}{word}\n".encode()
+        )
+        alone = LogScanner("log", lambda _event: None)
+        alone.feed(f"noise\n{head}{word}\n".encode())
+        assert alone.finish().kernel_lines == 1, head
+        assert scanner.finish().kernel_lines == 2, head
 
 
 LINES = {

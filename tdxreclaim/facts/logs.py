@@ -29,24 +29,44 @@ _HOST_LINES = 200
 _BACKWARDS_SECONDS = 60.0
 
 # How every message begins that is looked at.
-BEGINNINGS = (
-    rb"virt/tdx: |kvm_intel: |SEAMCALL|WARNING: |Linux version |smpboot: CPU0: |INFO: task "
-    rb"|watchdog: BUG: soft|BUG: soft lockup|mce: \[Hardware|\[Hardware Error\]: "
-    rb"|Kernel command line: |Command line: |Hypervisor detected: |tdx: Guest detected"
-    rb"|kexec: Not allowed|TDX requires |All packages need |task:"
+_WORDS = (
+    b"virt/tdx: ",
+    b"kvm_intel: ",
+    b"SEAMCALL",
+    b"WARNING: ",
+    b"Linux version ",
+    b"smpboot: CPU0: ",
+    b"INFO: task ",
+    b"watchdog: BUG: soft",
+    b"BUG: soft lockup",
+    b"mce: [Hardware",
+    b"[Hardware Error]: ",
+    b"Kernel command line: ",
+    b"Command line: ",
+    b"Hypervisor detected: ",
+    b"tdx: Guest detected",
+    b"kexec: Not allowed",
+    b"TDX requires ",
+    b"All packages need ",
+    b"tdh_mng_",
+    b"task:",
 )
-_STAMPS = rb"(?:\[[^\]\n]{1,40}\] ?)*"
-# Looked at first, as it is quicker than the alternatives themselves.
-_FIRST_LETTER = rb"(?=[vkSWLsIwBm\[KCHtTA])"
-_MESSAGE = _FIRST_LETTER + rb"(?:" + BEGINNINGS + rb")"
+BEGINNINGS = b"|".join(re.escape(word).replace(rb"\ ", b" ") for word in _WORDS)
+
+
+def _letters(at: int) -> bytes:
+    return b"[" + b"".join(sorted({re.escape(word[at : at + 1]) for word in _WORDS})) + b"]"
+
+
+_STAMPS = rb"(?:\[(?!Hardware)[^\]\n]{1,40}\] ?)*"
+# Looked at before the alternatives, as that is quicker.
+_FIRST_LETTERS = b"(?=" + b"".join(_letters(at) for at in range(3)) + b")"
 _AFTER_TAG = re.compile(
-    rb"kernel: (?=[vkSWLsIwBm\[KCHtTA])" + _STAMPS + rb"(?:" + BEGINNINGS + rb")"
+    b"kernel: (?=" + _letters(0) + b")" + _STAMPS + rb"(?:" + BEGINNINGS + rb")"
 )
-_AFTER_STAMP = re.compile(rb"\] " + _MESSAGE)
+_AFTER_STAMP = re.compile(rb"\] " + _FIRST_LETTERS + rb"(?:" + BEGINNINGS + rb")")
 _BARE = re.compile(
-    rb"\n(?=[> |\ta-zSWLIBKCHTA])[> |\t]{0,8}(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?(?:"
-    + BEGINNINGS
-    + rb")"
+    rb"\n(?=[^\[]|\[H)[> |\t]{0,8}(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?(?:" + BEGINNINGS + rb")"
 )
 _IN_JSON = re.compile(rb'"MESSAGE" ?: ?(?:\[|"' + _STAMPS + rb"(?:" + BEGINNINGS + rb"))")
 # What libvirt says when a process cannot be killed: not the kernel's, and told apart.
@@ -59,7 +79,7 @@ _LINE = re.compile(
     r"(?:(?:(?P<when>[^:\n\[]{0,40}?\d{1,2}:\d\d:\d\d\S{0,20}(?: [A-Z]{1,5}| [+-]\d{2,5})?)"
     r"|\[ *(?P<monotonic>\d{1,12}\.\d{1,9})\]) "
     r"\S{1,255} kernel(?:\[\d+\])?(?:: | - - (?:- )?))?"
-    r"(?P<stamps>(?:\[[^\]\n]{1,40}\] ?)*)(?P<message>.*)",
+    r"(?P<stamps>(?:\[(?!Hardware)[^\]\n]{1,40}\] ?)*)(?P<message>.*)",
     re.DOTALL,
 )
 _UPTIME = re.compile(r"\[ *(\d{1,12}\.\d{1,9})\]")
@@ -400,7 +420,8 @@ class LogScanner:
 
     def _note_boot(self, message: str, stamp: Stamp, boot_id: str, number: int) -> None:
         begins = message.startswith("Linux version ")
-        release = message.split(maxsplit=3)[2] if begins and message.count(" ") > 1 else None
+        words = message.split(maxsplit=3)
+        release = words[2] if begins and len(words) > 2 else None  # noqa: PLR2004  (Linux version X)
         if boot_id:
             if boot_id not in self._boot_ids:
                 self._begin_boot(Boot(begins, number, release))
