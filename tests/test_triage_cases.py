@@ -239,7 +239,26 @@ def test_the_report_of_canonicals_script_is_read(run: RunTool, tmp_path: Path) -
     assert {"module-not-loaded", "kernel-unknown"} <= set(ids(ran))
 
 
+def test_two_archives_with_the_same_names_in_them_are_kept_apart(
+    run: RunTool, tmp_path: Path
+) -> None:
+    for name, lines in (("a", [LINE]), ("b", [LINE, LINE])):
+        folder = tmp_path / name / "sos_commands" / "kernel"
+        folder.mkdir(parents=True)
+        (folder / "dmesg").write_text("".join(f"[    1.0] {line}\n" for line in lines))
+    ran = run("triage", "--from", "a", "--from", "b", "--from", "b", "-f", "json", cwd=tmp_path)
+
+    (finding,) = json.loads(ran.out)["findings"]
+    assert finding["count"] == 2
+    assert finding["evidence"][0]["path"] == "b/sos_commands/kernel/dmesg"
+    assert finding["also_in"] == [
+        "a/sos_commands/kernel/dmesg",
+        "b/sos_commands/kernel/dmesg (2)",
+    ]
+
+
 BAD = {
+    "journal": (["--from", "j.journal"], 3, "j.journal: a binary journal: give what journalctl"),
     "missing": (["--from", "nowhere"], 3, "nowhere: No such file or directory"),
     "empty": (["--from", "empty"], 3, "empty: empty"),
     "binary": (["--from", "binary"], 3, "binary: binary, and no archive"),
@@ -260,6 +279,7 @@ def test_bad_input_is_one_line(name: str, run: RunTool, tmp_path: Path) -> None:
     arguments, status, said = BAD[name]
     (tmp_path / "empty").touch()
     (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
+    (tmp_path / "j.journal").write_bytes(b"LPKSHHRH" + bytes(300))
     (tmp_path / "prose").write_text("Once upon a time.\n")
     (tmp_path / "folder").mkdir()
     with tarfile.open(tmp_path / "empty.tar", "w") as tar:

@@ -14,7 +14,16 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdxreclaim.facts.logs import CHUNK_BYTES, LogEvent, LogScanner, ScannedLog, parse_since
+from tdxreclaim.cli.progress import ByteProgress
+from tdxreclaim.errors import InterruptedWorkError
+from tdxreclaim.facts.logs import (
+    CHUNK_BYTES,
+    MOST_BOOTS,
+    LogEvent,
+    LogScanner,
+    ScannedLog,
+    parse_since,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -304,3 +313,47 @@ def test_a_log_cut_in_its_gzip_is_read_as_far_as_it_goes(run: RunTool, tmp_path:
     assert ran.status == 20
     assert "module-not-loaded" in ran.out
     assert "cut short or damaged after line" in ran.out
+
+
+def test_a_number_without_end_in_json_is_no_time() -> None:
+    line = as_json(MESSAGE).replace('"1782299237000000"', "9" * 400)
+    (event,) = scan(f"{line}\n".encode())[0]
+    assert event.stamp.moment is None
+
+
+def test_a_version_line_without_a_version_is_a_boot_without_a_release() -> None:
+    _, scanned = scan(b"[ 0.0] Linux version \n")
+    assert [boot.release for boot in scanned.boots] == [None]
+
+
+def test_boots_without_end_are_counted_as_the_last_that_is_kept() -> None:
+    log = "[ 0.0] Linux version 6.18.0\n" * (MOST_BOOTS + 5)
+    events, scanned = scan(log.encode())
+    assert len(scanned.boots) == MOST_BOOTS
+    assert events[-1].boot == MOST_BOOTS - 1
+    assert any("boots after" in each for each in scanned.skipped)
+
+
+def test_a_bar_appears_on_a_terminal_after_half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with ByteProgress("triage") as progress:
+        progress.show(1000, 5000)
+        assert terminal.getvalue() == ""
+        progress._began -= 1
+        progress.show(2000, 5000)
+    assert "reading" in terminal.getvalue()
+
+
+def test_an_interrupt_says_how_far_it_got() -> None:
+    def interrupted() -> None:
+        with ByteProgress("triage") as progress:
+            progress.show(2000, None)
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedWorkError, match="2,000 bytes"):
+        interrupted()

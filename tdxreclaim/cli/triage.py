@@ -87,7 +87,7 @@ def _triage(
     from tdxreclaim.cli.progress import ByteProgress
     from tdxreclaim.facts.ticket import TicketReader
     from tdxreclaim.policy.decide import decide
-    from tdxreclaim.policy.triage import Collector, judge_host, judge_logs, worst_first
+    from tdxreclaim.policy.triage import Collector, judge_host, judge_logs, overflow, worst_first
     from tdxreclaim.report.triage import Triage, time_finding
 
     ask = _time_question(observed, memory, vcpus)
@@ -112,7 +112,7 @@ def _triage(
         ticket.name,
         ticket.form,
         ticket.logs,
-        ticket.unread,
+        ticket.unread + overflow(collectors, ticket.facts.identity.origin),
         answer,
     )
 

@@ -423,10 +423,10 @@ class LogScanner:
         words = message.split(maxsplit=3)
         release = words[2] if begins and len(words) > 2 else None  # noqa: PLR2004  (Linux version X)
         if boot_id:
-            if boot_id not in self._boot_ids:
+            if boot_id not in self._boot_ids and len(self._boot_ids) < MOST_BOOTS:
                 self._begin_boot(Boot(begins, number, release))
                 self._boot_ids[boot_id] = self._boot
-            self._boot = self._boot_ids[boot_id]
+            self._boot = self._boot_ids.get(boot_id, len(self._boots) - 1)
             if begins:
                 self._boots[self._boot] = self._boots[self._boot]._replace(
                     whole=True, release=release
@@ -597,7 +597,7 @@ def scan_log(
 
 def _microseconds(value: object) -> float | None:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value / 1e6
+        return value / 1e6 if abs(value) < 1 << 63 else None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:  # noqa: PLR2004
         return int(value) / 1e6
     return None

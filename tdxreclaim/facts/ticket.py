@@ -48,7 +48,7 @@ _LOG_NAME = re.compile(
     r"|(?:var/log/)?(?:dmesg|messages|kern\.log|syslog)(?:-\d{8}|\.\d{1,4})?"
     r"|(?:dmesg|journal|journalctl)[\w-]*\.(?:txt|log|json))(?:\.(?:gz|bz2|xz|zst))?"
 )
-_BINARY_JOURNAL = re.compile(r"(?:.*/)?[^/]*\.journal~?")
+_BINARY_JOURNAL = b"LPKSHHRH"
 _LOOKS_DATED = re.compile(rb"\d\d:\d\d:\d\d|\"MESSAGE\"|^\[ *\d+\.\d+\]|^### ", re.MULTILINE)
 _REPORT_RELEASE = re.compile(r"^### Kernel version\s+```\s+(\d\S*) #", re.MULTILINE)
 _MOST_LOGS = 1000
@@ -145,6 +145,7 @@ class TicketReader:
         self._logs: list[ScannedLog] = []
         self._unread: list[Evidence] = []
         self._sources: list[Source] = []
+        self._inside = ""
 
     def read(self, paths: Sequence[str]) -> Ticket:
         """Return what *paths* tell; none of them is this host.
@@ -156,7 +157,11 @@ class TicketReader:
         """
         if not paths:
             return self._read_live()
-        forms = [self._read_path(path) for path in paths]
+        forms: list[str] = []
+        for path in paths:
+            # Two sosreports have files of the same names.
+            self._inside = f"{path}/" if len(paths) > 1 else ""
+            forms.append(self._read_path(path))
         names = ["standard input" if path == "-" else path for path in paths]
         self._check_same_host(names)
         return self._ticket(", ".join(names), ", ".join(dict.fromkeys(forms)), Origin.CAPTURED)
@@ -232,6 +237,8 @@ class TicketReader:
     def _read_file(self, head: bytes, stream: io.BufferedReader, name: str) -> str:
         if not head:
             raise MalformedInputError(name, "empty")
+        if head.startswith(_BINARY_JOURNAL):
+            raise MalformedInputError(name, "a binary journal: give what journalctl prints of it")
         text = head.decode("utf-8", "replace")
         form = capture.recognise(text)
         if form is not None and form is not capture.CaptureFormat.KERNEL_LOG:
@@ -283,7 +290,7 @@ class TicketReader:
                         None if size is None or self._total is None else self._total + size
                     )
                     stream = archive.unpack(file, path, limit=_LOG_LIMIT_BYTES)
-                    self._scan(_direct(file, stream), root + path)
+                    self._scan(_direct(file, stream), f"{self._inside}{root}{path}")
             except (HostReadError, MalformedInputError) as error:
                 self._unread.append(Evidence(error.what, error.why, tree.origin))
             except archive.UNPACK_ERRORS as error:
@@ -310,7 +317,7 @@ class TicketReader:
                     text = io.BufferedReader(member.stream).read()
                     found.setdefault(path, text.decode("utf-8", "replace"))
                     if path in host.KERNEL_LOGS:
-                        self._scan(io.BytesIO(text), path)
+                        self._scan(io.BytesIO(text), self._inside + path)
                 elif len(self._logs) < _MOST_LOGS:
                     self._scan_member(member, path)
         except _ERRORS as error:
@@ -333,11 +340,15 @@ class TicketReader:
     def _scan_member(self, member: archive.Member, path: str) -> None:
         inner = io.BufferedReader(member.stream)
         try:
-            self._scan(archive.unpack(inner, path, limit=_LOG_LIMIT_BYTES), path)
+            stream = archive.unpack(inner, path, limit=_LOG_LIMIT_BYTES)
+            self._scan(stream, self._inside + path)
         except MalformedInputError as error:
             self._unread.append(Evidence(path, error.why, Origin.CAPTURED))
 
     def _scan(self, stream: io.BufferedIOBase, path: str) -> ScannedLog:
+        again = sum(log.path == path or log.path.startswith(f"{path} (") for log in self._logs)
+        if again:
+            path = f"{path} ({again + 1})"
         scanner = LogScanner(path, self._sink(path), self._since)
 
         def progress(count: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.facts.evidence import ABSENT, printable
+from tdxreclaim.facts.evidence import ABSENT, Evidence, printable
 from tdxreclaim.policy.findings import CATALOGUE, Kind, Severity, kind_of
 from tdxreclaim.policy.model import Clearing, HostState, Kexec, Posture, Silicon, Verdict
 from tdxreclaim.policy.seamcalls import name_leaf, name_status
@@ -18,7 +18,7 @@ from tdxreclaim.policy.stacks import attribute
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tdxreclaim.facts.evidence import Evidence
+    from tdxreclaim.facts.evidence import Origin
     from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.facts.logs import Boot, LogEvent, ScannedLog, Stack, Stamp
     from tdxreclaim.policy.model import Decision
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MOST_PLACES = 3
 # Different HKIDs, tasks, functions: so many of one kind in one boot are told apart.
 _MOST_ALIKE = 20
+_MOST_TALLIES = 5000
 _LONGEST_TEXT = 300
 _OTHERS = "others"
 
@@ -100,6 +101,7 @@ class Collector:
         self._path = path
         self._alike: dict[tuple[str, int], int] = {}
         self.tallies: dict[_Key, _Tally] = {}
+        self.dropped = 0
 
     def add(self, event: LogEvent) -> None:
         """Match a line against the catalogue and count it."""
@@ -109,6 +111,9 @@ class Collector:
         kind, values = found
         key = _Key(kind.id, tuple(sorted(values.items())), event.boot)
         tally = self.tallies.get(key)
+        if tally is None and len(self.tallies) >= _MOST_TALLIES:
+            self.dropped += 1
+            return
         if tally is None:
             alike = self._alike.get((kind.id, event.boot), 0)
             if alike >= _MOST_ALIKE:
@@ -176,6 +181,19 @@ def match_message(text: str) -> tuple[Kind, dict[str, str]] | None:
     from tdxreclaim.facts.logs import LogEvent, Stamp
 
     return _classify(LogEvent(1, 0, Stamp(), text))
+
+
+def overflow(collectors: Mapping[str, Collector], origin: Origin) -> tuple[Evidence, ...]:
+    """Return which logs have more different findings than are kept."""
+    return tuple(
+        Evidence(
+            path,
+            f"{each.dropped} lines after {_MOST_TALLIES} different findings: not listed",
+            origin,
+        )
+        for path, each in collectors.items()
+        if each.dropped
+    )
 
 
 class Timeline(NamedTuple):
