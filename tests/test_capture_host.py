@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -222,6 +224,19 @@ def test_list_writes_nothing(run: RunTool, tmp_path: Path) -> None:
     assert ran.status == 0
     assert "proc/cpuinfo: " in ran.out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_capture_goes_to_standard_output_whole(run: RunTool, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tdxreclaim", "capture", "--from", str(HOSTS / TICKET), "-o"]
+    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1782299237"}
+    piped = subprocess.run([*command, "-"], env=environment, capture_output=True, check=True)
+    subprocess.run(
+        [*command, "c.tar.gz"], env=environment, cwd=tmp_path, check=True, stdout=subprocess.DEVNULL
+    )
+
+    assert piped.stderr == b""
+    assert piped.stdout == (tmp_path / "c.tar.gz").read_bytes()
+    assert run("check", "--from", "c.tar.gz", "--quiet", cwd=tmp_path).status == 10
 
 
 def test_include_takes_a_file_as_it_is(run: RunTool, tmp_path: Path) -> None:

@@ -152,9 +152,10 @@ def test_time_is_golden(
     golden(f"triage/time-{asked[1]}.{format_}", as_golden(ran))
 
 
-def test_no_td_no_reclaim(run: RunTool) -> None:
+@pytest.mark.parametrize("name", ["epyc-bare", "spr-guest", "spr-hibernation"])
+def test_no_td_no_reclaim(name: str, run: RunTool) -> None:
     asked = ("--observed", "9min", "--memory", "8GiB", "-f", "json")
-    ran = run("triage", "--from", "epyc-bare", *asked, cwd=HOSTS)
+    ran = run("triage", "--from", name, *asked, cwd=HOSTS)
     assert json.loads(ran.out)["time"]["finding"] == "time-not-reclaim"
 
 

@@ -9,7 +9,7 @@ from tdxreclaim.engine.cost import estimate
 from tdxreclaim.engine.plan import Action, Order, Phase
 from tdxreclaim.engine.question import set_scene
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.policy.model import Clearing, Verdict
+from tdxreclaim.policy.model import Clearing, HostState, Verdict
 
 if TYPE_CHECKING:
     from tdxreclaim.engine.calibration import Calibration
@@ -88,6 +88,8 @@ def judge_time(
 def _no_td_can_run(decision: Decision) -> str:
     if decision.verdict is Verdict.NOT_APPLICABLE:
         return decision.because
+    if decision.host.state is HostState.OFF:
+        return f"TDX is off on this host ({decision.host.because})"
     if decision.kernel.clearing is Clearing.NO_TDX_HOST:
         return f"{decision.kernel.release or 'the kernel'} cannot run TDs"
     return ""

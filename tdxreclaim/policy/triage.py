@@ -7,6 +7,7 @@ few samples, never the lines themselves: a log may be larger than memory.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import ABSENT, Evidence, printable
@@ -124,7 +125,7 @@ class Collector:
         tally.add(event)
 
 
-def _classify(event: LogEvent) -> tuple[Kind, dict[str, str]] | None:
+def _classify(event: LogEvent) -> tuple[Kind, Mapping[str, str]] | None:
     if event.stack is not None:
         where = attribute(event.stack)
         why = {"hung task": "reported as hung", "soft lockup": "in a soft lockup"}.get(
@@ -136,8 +137,14 @@ def _classify(event: LogEvent) -> tuple[Kind, dict[str, str]] | None:
             "why": why,
             "function": where.function,
         }
+    return _match(event.text)
+
+
+@lru_cache(maxsize=1024)
+def _match(text: str) -> tuple[Kind, Mapping[str, str]] | None:
+    """Match a message against the catalogue; a flood of one message is matched once."""
     for prefixes, pattern, kind in _MATCHERS:
-        if event.text.startswith(prefixes) and (match := pattern.match(event.text)):
+        if text.startswith(prefixes) and (match := pattern.match(text)):
             return kind, _values(kind, match)
     return None
 
@@ -176,11 +183,9 @@ def _matcher(kind: Kind, pattern: str) -> tuple[tuple[str, ...], re.Pattern[str]
 _MATCHERS = tuple(_matcher(kind, kind.pattern) for kind in CATALOGUE if kind.pattern is not None)
 
 
-def match_message(text: str) -> tuple[Kind, dict[str, str]] | None:
+def match_message(text: str) -> tuple[Kind, Mapping[str, str]] | None:
     """Return the row that a kernel message matches, with what it says."""
-    from tdxreclaim.facts.logs import LogEvent, Stamp
-
-    return _classify(LogEvent(1, 0, Stamp(), text))
+    return _match(text)
 
 
 def overflow(collectors: Mapping[str, Collector], origin: Origin) -> tuple[Evidence, ...]:
