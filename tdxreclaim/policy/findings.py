@@ -89,7 +89,7 @@ _TEARDOWN_LEAVES = (
     r"TDH_MNG_VPFLUSHDONE|TDH_MNG_KEY_FREEID|TDH_VP_FLUSH"
 )
 _OTHER_LEAVES = rf"(?!(?:{_RECLAIM_LEAF}|{_TEARDOWN_LEAVES})\b)(?:{_HEX}|\d{{1,5}}|TDH_[A-Z_.]+)"
-# "WARNING: CPU: 1 PID: 2 at FILE:LINE FUNCTION+0x.."; from about 6.19 "WARNING: FILE:LINE at FUNCTION+".
+# "WARNING: CPU: 1 PID: 2 at FILE:LINE FUNCTION+0x.."; newer "WARNING: FILE:LINE at FUNCTION+".
 _WARNING = (
     r"WARNING: (?:CPU: \d+ PID: \d+ at )?arch/x86/(?:kvm/vmx|virt/vmx/tdx)/tdx\.c:(?P<line>\d+)"
     r"(?: at)? (?P<function>%s)(?:\.[\w.]+)?\+0x"
@@ -110,7 +110,7 @@ CATALOGUE = (
         sentence="the kernel clears every reclaimed page, which this CPU does not need",
         meaning="Each 4 KiB page that a TD gives back is overwritten with MOVDIR64B once more "
         "than needed. In the order of every upstream release that is a small share of the "
-        "shutdown (about 4 to 13 % by the published times); the 40 % that was published has "
+        "shutdown (4 to 13 %, inferred from published times); the 40 % that was published has "
         "no stated baseline.",
         advice="Upgrade to 6.18 or later, which clears on affected CPUs alone; do not expect the "
         "shutdown to become short by it.",
@@ -369,7 +369,7 @@ CATALOGUE = (
         severity=Severity.ERROR,
         sentence="the memory does not fit into the module's regions: {what}",
         meaning="The TDX module takes a limited number of memory regions and holes in them.",
-        advice="Simplify the memory map (memory hotplug ranges, mem= and memmap= options).",
+        advice="Report it with the kernel's memory map (the e820 lines of its log).",
         versions="all",
         citations=(_CORE,),
         certainty=_V,
@@ -406,8 +406,8 @@ CATALOGUE = (
         id="host-requirement-missing",
         severity=Severity.ERROR,
         sentence="TDX needs something that this host does not give: {what}",
-        meaning="Every TDX CPU has it, so it is switched off: by the BIOS, a hypervisor, a kernel "
-        "or KVM parameter.",
+        meaning="A TDX CPU has it, so most likely it is switched off: by the BIOS or a parameter of "
+        "the kernel or of KVM.",
         advice="Switch on what is named (kvm_intel.ept, kvm.tdp_mmu, kvm_intel.enable_apicv, ...).",
         versions="kvm_intel: 6.16 and later; virt/tdx: 7.1 and later",
         citations=(_KVM, _CORE_71),
@@ -458,7 +458,7 @@ CATALOGUE = (
         sentence="kvm_intel refuses TDX: the module takes {most} vCPUs a TD, the host has {cpus} "
         "logical CPUs",
         meaning="KVM wants a TD to be able to have as many vCPUs as the host has CPUs.",
-        advice="Upgrade the TDX module, or switch off hyper-threading.",
+        advice="Upgrade the TDX module, or run the host with fewer logical CPUs.",
         versions="6.16 and later",
         citations=(_KVM,),
         certainty=_V,
@@ -584,7 +584,7 @@ CATALOGUE = (
         advice="Upgrade the TDX module; on an affected CPU reboot instead of kexec.",
         versions="7.2 and later",
         citations=(_DISABLE,),
-        certainty=_V,
+        certainty=_I,
         pattern=rf"virt/tdx: TDH\.SYS\.DISABLE failed: (?P<status>{_HEX})",
         sample="virt/tdx: TDH.SYS.DISABLE failed: 0xc000010000000000",
     ),
@@ -656,8 +656,8 @@ CATALOGUE = (
         severity=Severity.WARNING,
         sentence="{task} ({pid}) was {why} while it released a TD's HKID (phase B: {function})",
         meaning="Caches are flushed on every package under tdx_lock, which every TD that is "
-        "destroyed on the host needs: they wait for each other. It takes milliseconds by what is "
-        "published, so a long stay here is not the usual slow shutdown.",
+        "destroyed on the host needs: they wait for each other. The emulator takes it for "
+        "milliseconds (assumed), so a long stay here is not the usual slow shutdown.",
         advice="Look which other TDs were shut down at the same time, and for failed SEAMCALLs.",
         versions="6.16 and later",
         citations=(_KVM,),
@@ -766,8 +766,8 @@ CATALOGUE = (
         sentence="the observed {observed} does not look like reclaim alone: nothing as small as "
         "this TD was ever timed, and the {expected} that the model extrapolates is its most",
         meaning="It would take all of the memory private and mapped, at the slow pace of far "
-        "larger TDs. Small TDs are known to be gone in less than a second once they are told to "
-        "stop, and hangs that were put down to TDX were not (kata-containers).",
+        "larger TDs. A small TD was seen to be gone 0.4 s after it was told to stop, and hangs "
+        "that were put down to TDX were not its (kata-containers).",
         advice="Find out when QEMU got its signal and when it was gone; what comes before and "
         "after (a guest's own shutdown, a grace period, a shim) is not reclaim.",
         versions="6.16 and later",
