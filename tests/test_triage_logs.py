@@ -196,6 +196,14 @@ def test_a_line_of_ten_megabytes_takes_no_memory_to_speak_of() -> None:
     assert scanner.finish().lines == 1
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_a_long_line_is_counted_once(end: bytes) -> None:
+    _, scanned = scan(b"kernel: virt/tdx: " * 300_000 + end)
+    assert scanned.lines == 1
+    assert scanned.kernel_lines == 0
+    assert [each.partition(" ")[0] for each in scanned.skipped] == ["1"]
+
+
 @pytest.mark.parametrize("piece", [1, 7, 64, 4096])
 def test_the_pieces_that_a_log_is_read_in_do_not_matter(piece: int) -> None:
     log = ("\n".join(FORMS.values()) + "\n").encode()

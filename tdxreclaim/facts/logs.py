@@ -282,7 +282,8 @@ class LogScanner:
             if start is not None and (start or not self._inside_line):
                 number += buffer.count(b"\n", counted, start)
                 counted = start
-                self._long_lines += line_end - start > LINE_BYTES
+                # A line without end is counted where it is given up on.
+                self._long_lines += line_end - start > LINE_BYTES and line_end < end
                 self._line(buffer[start : min(line_end, start + LINE_BYTES)], number)
             position = line_end + 1
         self._lines += buffer.count(b"\n", 0, end)
