@@ -237,6 +237,22 @@ def test_a_stack_is_put_together_around_other_cpus_lines() -> None:
     assert [event.number for event in events if not event.stack] == [7]
 
 
+def test_stacks_of_two_cpus_are_taken_apart_where_the_kernel_says_whose_they_are() -> None:
+    one = [line.replace("]", "][   T11]", 1) for line in STACK.splitlines()]
+    two = [
+        line.replace("]", "][    C5]", 1).replace("4711", "999").replace("kvm_gmem", "kvm_other")
+        for line in STACK.splitlines()
+    ]
+    log = "\n".join(line for pair in zip(one, two, strict=True) for line in pair)
+    events, _ = scan(log.encode())
+
+    stacks = {event.stack.pid: event.stack.frames for event in events if event.stack}
+    assert stacks == {
+        4711: ("__schedule", "kvm_gmem_release"),
+        999: ("__schedule", "kvm_other_release"),
+    }
+
+
 def test_a_soft_lockup_begins_with_where_the_cpu_was() -> None:
     log = (
         "[ 10.0] watchdog: BUG: soft lockup - CPU#3 stuck for 26s! [qemu-system-x86:4711]\n"

@@ -23,6 +23,7 @@ _OVERLAP_BYTES = 1 << 12
 # A stack takes up to so many lines, other programs' lines between them included.
 _STACK_LINES = 150
 _MOST_FRAMES = 64
+_MOST_STACKS = 64
 MOST_BOOTS = 4096
 _HOST_LINES = 200
 # Stamps of different CPUs' lines are out of order by less than this; a boot is not.
@@ -83,6 +84,7 @@ _LINE = re.compile(
     re.DOTALL,
 )
 _UPTIME = re.compile(r"\[ *(\d{1,12}\.\d{1,9})\]")
+_CALLER = re.compile(r"\[ *([TC]\d{1,10})\]")
 _WALL = re.compile(r"\[([^\]]*\d:\d\d:\d\d[^\]]*)\]")
 _LIBVIRT = re.compile(
     r"(?P<when>[^:\n\[]{0,40}?\d{1,2}:\d\d:\d\d\S{0,20}(?: [A-Z]{1,5})?) .{0,300}?"
@@ -109,12 +111,14 @@ class Stamp(NamedTuple):
     """When a line was written, as far as it says.
 
     ``seconds`` since boot; ``when`` is the wall clock's text as it stands;
-    ``moment`` is seconds since 1970, where the line tells them.
+    ``moment`` is seconds since 1970, where the line tells them.  ``caller`` is
+    the thread (T123) or CPU (C5) that printed it, of a kernel that says so.
     """
 
     seconds: float | None = None
     when: str = ""
     moment: float | None = None
+    caller: str = ""
 
 
 class Stack(NamedTuple):
@@ -199,7 +203,8 @@ class LogScanner:
         self._long_lines = self._nuls = self._undecodable = self._malformed = 0
         self._too_old = self._undated = 0
         self._damage: str | None = None
-        self._stack: _StackReader | None = None
+        # By the thread or CPU that prints, where the kernel says it ("" where not).
+        self._stacks: dict[str, _StackReader] = {}
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the log."""
@@ -221,7 +226,7 @@ class LogScanner:
             self._scan(self._carry, len(self._carry))
             self._lines += 1
             self._carry = b""
-        self._end_stack()
+        self._end_stacks()
         self._damage = damage
         return ScannedLog(
             self._path,
@@ -270,7 +275,7 @@ class LogScanner:
         number = self._lines + 1
         hits = _Hits(buffer, end, self._choose(buffer, end), first_line=not self._inside_line)
         while position < end:
-            if self._stack is not None:
+            if self._stacks:
                 start: int | None = _past_nuls(buffer, position)
                 line_end = _line_end(buffer, start or 0, end)
             else:
@@ -309,14 +314,17 @@ class LogScanner:
         text = raw.rstrip(b"\r").decode("utf-8", "replace")
         split = self._split(text)
         if split is None:
-            self._pass_stack_line()
+            self._pass_stack_lines()
             return
         stamp, message, boot_id = split
         begins = _BEGINS.match(message)
-        if self._stack is not None and not begins:
-            if self._stack.take(message):
-                self._end_stack()
+        reader = self._stacks.get(stamp.caller)
+        if reader is not None and not begins:
+            if reader.take(message):
+                self._end_stack(stamp.caller)
             return
+        if self._stacks and not begins:
+            self._pass_stack_lines()
         if not begins and not message.startswith("Failed to terminate process"):
             return
         if not self._new_enough(stamp):
@@ -336,19 +344,27 @@ class LogScanner:
                 return
             self._sink(event)
             return
-        if self._stack is not None and begins["task"] and self._stack.adopts(begins["task_pid"]):
+        caller = event.stamp.caller
+        reader = self._stacks.get(caller)
+        if reader is not None and begins["task"] and reader.adopts(begins["task_pid"]):
             return
-        self._end_stack()
-        self._stack = _StackReader(event, begins)
+        self._end_stack(caller)
+        if len(self._stacks) >= _MOST_STACKS:
+            self._end_stacks()
+        self._stacks[caller] = _StackReader(event, begins)
 
-    def _pass_stack_line(self) -> None:
-        if self._stack is not None and self._stack.passes():
-            self._end_stack()
+    def _pass_stack_lines(self) -> None:
+        for caller in [each for each, reader in self._stacks.items() if reader.passes()]:
+            self._end_stack(caller)
 
-    def _end_stack(self) -> None:
-        if self._stack is not None:
-            self._sink(self._stack.event())
-            self._stack = None
+    def _end_stack(self, caller: str) -> None:
+        reader = self._stacks.pop(caller, None)
+        if reader is not None:
+            self._sink(reader.event())
+
+    def _end_stacks(self) -> None:
+        for caller in list(self._stacks):
+            self._end_stack(caller)
 
     def _split(self, text: str) -> tuple[Stamp, str, str] | None:
         """Return stamp, message and boot id of a kernel line; ``None`` of another's."""
@@ -372,7 +388,10 @@ class LogScanner:
         moment = None
         if self._since is not None and told:
             moment = _moment(told, self._since)
-        return Stamp(float(seconds) if seconds else None, told.strip(), moment)
+        caller = _CALLER.search(stamps)
+        return Stamp(
+            float(seconds) if seconds else None, told.strip(), moment, caller[1] if caller else ""
+        )
 
     def _split_json(self, text: str) -> tuple[Stamp, str, str] | None:
         try:
