@@ -13,6 +13,7 @@ import os
 import tarfile
 import tracemalloc
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -329,10 +330,11 @@ class TestPacked:
         pack = PACKERS[packing]
         if packing == "zst":  # as its command line does, and its library does not
             pack = zstandard.ZstdCompressor(write_checksum=True).compress
-        data = pack(os.urandom(1 << 16))
+        data = pack(Random(packing).randbytes(1 << 16))
         middle = len(data) // 2
         path = save(tmp_path, data[:middle] + b"\xa5" * 600 + data[middle + 600 :])
-        with pytest.raises(HostReadError):
+        # What comes out before the damage shows may already be no text.
+        with pytest.raises((HostReadError, MalformedInputError)):
             open_capture(path, CaptureFormat.CPUINFO)
 
     @pytest.mark.parametrize("later", [False, True], ids=["first frame", "second frame"])
