@@ -84,7 +84,7 @@ def test_it_is_a_list_of_states(todo: list[tuple[str, object, object]]) -> None:
 
 def test_counts_across_chunks_and_blocks_are_right() -> None:
     size = BLOCK_PAGES + 150_000
-    data = Random(3).randbytes(size)  # noqa: S311 - any states will do
+    data = Random(3).randbytes(size)
     store = PageStore(size + 10, 0)
     store.load(5, data)
     histogram = [data.count(state) for state in range(256)]

@@ -280,7 +280,7 @@ def test_loaded_states_and_uniform_ones_agree(clearing: Clearing) -> None:
 def test_random_states_are_all_accounted_for() -> None:
     shape = Shape(memory_bytes=100_000 * 4096, vcpus=2)
     codes = bytes(Page(Use.MAPPED, line).code for line in LINES)
-    draws = Random(1)  # noqa: S311 - any states will do
+    draws = Random(1)
     states = draws.randbytes(100_000).translate(codes * 8)
     done = simulate(shape, PLANS["6.18"], AFFECTED, CAL, states=states)
     hardware = sum(PAGES[code].line.health is Health.POISON_HARDWARE for code in states)
