@@ -276,3 +276,18 @@ def test_this_machine_can_be_captured_without_its_name(run: RunTool, tmp_path: P
     assert run("check", "--from", "me.tar.gz", "--quiet", cwd=tmp_path).status in (0, 10, 11, 12)
     with tarfile.open(tmp_path / "me.tar.gz") as tar:
         assert "proc/cpuinfo" in tar.getnames()
+
+
+def test_the_cpus_serial_number_is_scrubbed() -> None:
+    for line in (
+        "mce: [Hardware Error]: TSC 0 ADDR 12345000 PPIN abcdef1234567890",
+        "PPIN: 0xABCDEF",
+    ):
+        assert not re.search("abcdef", scrub(line), re.IGNORECASE)
+
+
+def test_options_are_kept_by_their_names_and_values() -> None:
+    line = (
+        "root=/dev/x kvm-intel.tdx=1 kvm_intel.tdx=on kvm.tdp_mmu=Y kvm.foo=secret kvm.nested=db01"
+    )
+    assert filter_options(line).split() == ["kvm-intel.tdx=1", "kvm_intel.tdx=on", "kvm.tdp_mmu=Y"]

@@ -14,7 +14,7 @@ from tdxreclaim.facts.logs import _WORDS, LogScanner, Stack
 from tdxreclaim.policy.findings import CATALOGUE, Kind, Severity
 from tdxreclaim.policy.model import Certainty
 from tdxreclaim.policy.seamcalls import name_leaf, name_status
-from tdxreclaim.policy.stacks import attribute
+from tdxreclaim.policy.stacks import attribute, names_tdx
 from tdxreclaim.policy.triage import _MATCHERS, match_message
 from tdxreclaim.report.schemas import read_schema
 
@@ -91,7 +91,9 @@ LINES = {
     "virt/tdx: Module version: 1.5.24": "module-details",
     "virt/tdx: MOVDIR64B is required for TDX": "host-requirement-missing",
     "kvm_intel: EPT is required for TDX": "host-requirement-missing",
-    "kvm_intel: TDX not supported by the host platform": "host-platform-unsupported",
+    "virt/tdx: TDX not supported by the host platform": "host-platform-unsupported",
+    "kvm_intel: TDX not supported by the host platform": "kvm-no-keyids",
+    "mce: [Hardware Error]: TDX private memory error. Possible kernel bug.": "private-memory-machine-check",
     "mce: [Hardware Error]: Machine check: Instruction fetch error in SEAM non-root mode": "seam-machine-check",
     "virt/tdx: something new": "",
     "kvm_intel: VMX not enabled": "",
@@ -186,3 +188,12 @@ def test_severities_that_count_are_the_first() -> None:
 def test_the_version_is_in_the_document(run: RunTool) -> None:
     document = json.loads(run("findings", "hkid-leaked", "--format", "json").out)
     assert document["tool"]["version"] == tdxreclaim.__version__
+
+
+def test_an_ordinary_guests_stack_is_not_a_tds() -> None:
+    ordinary = ("kvm_tdp_mmu_unmap_gfn_range", "kvm_mmu_notifier_invalidate_range_start")
+    assert attribute(Stack("qemu", 1, "hung task", 122, ordinary)).kind == "stuck-elsewhere"
+    assert not names_tdx(Stack("qemu", 1, "hung task", 122, ("kvm_gmem_release",)))
+    assert names_tdx(
+        Stack("qemu", 1, "hung task", 122, ("tdh_mem_page_remove", "kvm_gmem_release"))
+    )

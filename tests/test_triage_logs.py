@@ -75,7 +75,7 @@ FORMS = {
     "rfc 5424": f"<3>1 2026-06-24T11:07:17Z host kernel - - - {MESSAGE}",
     "json": as_json(MESSAGE),
     "json, bytes": as_json(list(MESSAGE.encode())),
-    "quoted in a report": f"> [   10.798766] {MESSAGE}",
+    "indented in a report": f"    [   10.798766] {MESSAGE}",
     "carriage return": f"[   10.798766] {MESSAGE}\r",
 }
 
@@ -96,7 +96,10 @@ NOT_THE_KERNELS = (
     f"Jun 24 11:07:17 host sudo[9]: TTY=pts/0 ; COMMAND=/bin/grep kernel: {MESSAGE}",
     f"2026-06-24T11:07:17+0200 host app[1]: [   10.79] {MESSAGE}",
     f"somebody wrote: {MESSAGE}",
+    f"> [   10.798766] {MESSAGE}",
+    f"user  :err   : [   10.798766] {MESSAGE}",
     as_json(MESSAGE, _TRANSPORT="stdout"),
+    as_json(MESSAGE, _TRANSPORT="syslog", SYSLOG_IDENTIFIER="kernel"),
     as_json(MESSAGE, _TRANSPORT="syslog", SYSLOG_IDENTIFIER="kernel", _PID="12"),
     f"[   10.798766] audit: op={MESSAGE}",
     "[   10.798766] x86: tdx_pw_mce and __tdx_reclaim_page+0x1 WARNING tdx.c are only words",

@@ -49,8 +49,14 @@ _AS_IT_IS = (
     "sys/devices/system/node/online",
     "sys/devices/system/cpu/online",
 )
+_PLAIN_VALUE = r"(?:[YyNn01]|on|off|auto|force|never)"
 _OPTION = re.compile(
-    r"(?:kvm(?:_intel)?\.\w{1,40}=[\w,.-]{1,40}|nohibernate|noresume|hibernate=\w{1,20}"
+    # The kernel takes - for _ in these names.
+    r"(?:kvm\.(?:tdp_mmu|enable_virt_at_load|nx_huge_pages|mmio_caching|nested)="
+    + _PLAIN_VALUE
+    + r"|kvm[-_]intel\.(?:tdx|ept|eptad|enable_apicv|nested|vpid|pml)="
+    + _PLAIN_VALUE
+    + r"|nohibernate|noresume|hibernate=\w{1,20}"
     r"|crashkernel=[\w,@:.~-]{1,80}|tdx\w{0,20}(?:=[\w,.-]{1,40})?)"
 )
 _CONFIG_LINE = re.compile(
@@ -76,6 +82,7 @@ _SCRUBS: tuple[tuple[re.Pattern[str], str], ...] = (
         ),
         rf"\1\2{SCRUBBED}",
     ),
+    (re.compile(r"(\bPPIN:? ?(?:0x)?)[0-9a-fA-F]+", re.IGNORECASE), rf"\1{SCRUBBED}"),
     (re.compile(r"Hardware name: .*"), f"Hardware name: {SCRUBBED}"),
 )
 _MODEL_SPECIFIC = (

@@ -38,7 +38,7 @@ _MESSAGES = re.compile(
     r"|(?P<failed>virt/tdx: (?:(?:TDX-Module|module) initialization failed[^\n]*"
     r"|module not loaded))"
     r"|(?P<kexec>kexec: Not allowed on platform with tdx_pw_mce bug)"
-    r"|(?P<check>(?:mce: \[Hardware Error\]: )?TDX private memory error\. Possible kernel bug\.)",
+    r"|(?P<check>(?:mce: \[Hardware Error\]: (?:Machine check: )?)?TDX private memory error\. Possible kernel bug\.)",
 )
 
 

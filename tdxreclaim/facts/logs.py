@@ -67,7 +67,7 @@ _AFTER_TAG = re.compile(
 )
 _AFTER_STAMP = re.compile(rb"\] " + _FIRST_LETTERS + rb"(?:" + BEGINNINGS + rb")")
 _BARE = re.compile(
-    rb"\n(?=[^\[]|\[H)[> |\t]{0,8}(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?(?:" + BEGINNINGS + rb")"
+    rb"\n(?=[^\[]|\[H)[ |\t]{0,8}(?:kern *:[a-z]{3,6} *: ?)?(?:" + BEGINNINGS + rb")"
 )
 _IN_JSON = re.compile(rb'"MESSAGE" ?: ?(?:\[|"' + _STAMPS + rb"(?:" + BEGINNINGS + rb"))")
 # What libvirt says when a process cannot be killed: not the kernel's, and told apart.
@@ -75,7 +75,7 @@ _NOT_KILLED = b"with SIGKILL: Device or resource busy"
 _BEGINS = re.compile(BEGINNINGS.decode())
 
 _LINE = re.compile(
-    r"[> |\t]{0,8}(?:<\d{1,3}>)?(?:[a-z]{3,8} *:[a-z]{3,6} *: ?)?"
+    r"[ |\t]{0,8}(?:<\d{1,3}>)?(?:kern *:[a-z]{3,6} *: ?)?"
     r"(?:\d )?"
     r"(?:(?:(?P<when>[^:\n\[]{0,40}?\d{1,2}:\d\d:\d\d\S{0,20}(?: [A-Z]{1,5}| [+-]\d{2,5})?)"
     r"|\[ *(?P<monotonic>\d{1,12}\.\d{1,9})\]) "
@@ -410,8 +410,11 @@ class LogScanner:
             message = bytes(message).decode("utf-8", "replace")
         if not isinstance(message, str):
             return None
+        # The journal's transport decides; anybody can call himself "kernel".
         kernels = record.get("_TRANSPORT") == "kernel" or (
-            record.get("SYSLOG_IDENTIFIER") == "kernel" and "_PID" not in record
+            "_TRANSPORT" not in record
+            and record.get("SYSLOG_IDENTIFIER") == "kernel"
+            and "_PID" not in record
         )
         refused = message.startswith("Failed to terminate process") and "SIGKILL" in message
         if not kernels and not refused:

@@ -107,15 +107,14 @@ class Live:
         if path == KERNEL_LOG:
             return _read_kernel_log()
         try:
-            with open("/" + path, "rb", buffering=0) as file:
-                chunks = []
-                while chunk := file.read(_READ_SIZE):
-                    chunks.append(chunk)
+            # Bounded: what is named may have no end.
+            with open("/" + path, "rb") as file:
+                data = read_bounded(file, "/" + path)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise HostReadError("/" + path, _why(error), error.errno) from error
-        return decode(b"".join(chunks))
+        return decode(data)
 
     def label(self, path: str) -> str:
         """Return the absolute path."""

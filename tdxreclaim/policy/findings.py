@@ -270,7 +270,7 @@ CATALOGUE = (
         versions="7.1 and later",
         citations=(_CORE_71,),
         certainty=_V,
-        pattern=r"(?:virt/tdx|kvm_intel): TDX not supported by the host platform",
+        pattern=r"virt/tdx: TDX not supported by the host platform",
         sample="virt/tdx: TDX not supported by the host platform",
     ),
     Kind(
@@ -446,10 +446,11 @@ CATALOGUE = (
         sentence="kvm_intel was loaded with tdx=1, and the kernel has no private KeyIDs for it",
         meaning="TDX is off in the BIOS, or the kernel refused to activate it earlier in the log.",
         advice="Turn TDX on in the BIOS; look for virt/tdx lines early in the boot.",
-        versions="6.16 to 7.0; later 'TDX not supported by the host platform'",
-        citations=(_KVM_OLD,),
+        versions="6.16 to 7.0; from 7.1 'TDX not supported by the host platform'",
+        citations=(_KVM_OLD, _CORE_71),
         certainty=_V,
-        pattern=r"kvm_intel: (?:tdx: )?no TDX private KeyIDs available",
+        pattern=r"kvm_intel: (?:(?:tdx: )?no TDX private KeyIDs available"
+        r"|TDX not supported by the host platform)",
         sample="kvm_intel: tdx: no TDX private KeyIDs available",
     ),
     Kind(
@@ -599,8 +600,9 @@ CATALOGUE = (
         versions="6.8 and later, on a CPU with tdx_pw_mce",
         citations=(_MCE,),
         certainty=_V,
-        pattern=r"(?:mce: )?\[Hardware Error\]: TDX private memory error\. Possible kernel bug",
-        sample="mce: [Hardware Error]: TDX private memory error. Possible kernel bug.",
+        pattern=r"(?:mce: )?\[Hardware Error\]: (?:Machine check: )?TDX private memory error\. "
+        r"Possible kernel bug",
+        sample="mce: [Hardware Error]: Machine check: TDX private memory error. Possible kernel bug.",
     ),
     Kind(
         id="seam-machine-check",
@@ -638,8 +640,8 @@ CATALOGUE = (
         id="stuck-guest-pages",
         severity=Severity.WARNING,
         sentence="{task} ({pid}) was {why} while it gave a TD's pages back (phase A, guest pages: {function})",
-        meaning="It works, it is not dead: page by page, one thread, 4 KiB each, which takes "
-        "minutes for a large TD. It holds kvm->slots_lock and the lock of guest_memfd all the "
+        meaning="Most likely it is at work and not dead (no such stack of a real host was seen): "
+        "page by page, one thread, 4 KiB each, which takes minutes for a large TD. It holds kvm->slots_lock and the lock of guest_memfd all the "
         "while, and mmu_lock for writing page by page; whoever wants these waits and may be "
         "reported as hung.",
         advice="Wait, and raise what gives up earlier (systemd's, libvirt's, containerd's and "
@@ -667,7 +669,7 @@ CATALOGUE = (
         id="stuck-control-pages",
         severity=Severity.WARNING,
         sentence="{task} ({pid}) was {why} while it gave a TD's control pages back (phase C: {function})",
-        meaning="It works, it is not dead: vCPU, Secure-EPT and control pages, about 1/512 of the "
+        meaning="Most likely it is at work and not dead: vCPU, Secure-EPT and control pages, about 1/512 of the "
         "guest's. The TD's HKID is free already, and tdx_lock with it.",
         advice="Wait; a long stay here is not the usual slow shutdown.",
         versions="6.16 and later",

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from tdxreclaim.facts.logs import Stack
 
-# Functions that only one phase has.
+# Functions that only one phase has.  kvm_tdp_mmu_unmap_gfn_range() and
+# tdp_mmu_zap_leafs() are not among them: ordinary guests go through them too.
 _GUEST_PAGES = frozenset(
     (
         "kvm_gmem_release",
         "kvm_gmem_invalidate_begin",
         "kvm_gmem_punch_hole",
-        "kvm_tdp_mmu_unmap_gfn_range",
-        "tdp_mmu_zap_leafs",
         "tdx_sept_remove_private_spte",
         "tdx_sept_drop_private_spte",
         "tdx_sept_zap_private_spte",
@@ -70,6 +69,11 @@ _WAITS = (
 )
 # How many functions above the lock may belong to the scheduler.
 _TOP = 8
+
+
+def names_tdx(stack: Stack) -> bool:
+    """Whether a function in it is TDX's own: guest_memfd is not TDX's alone."""
+    return any(name.startswith(("tdx_", "__tdx_", "tdh_")) for name in stack.frames)
 
 
 class Attribution(NamedTuple):

@@ -14,7 +14,7 @@ from tdxreclaim.facts.evidence import ABSENT, Evidence, printable
 from tdxreclaim.policy.findings import CATALOGUE, Kind, Severity, kind_of
 from tdxreclaim.policy.model import Clearing, HostState, Kexec, Posture, Silicon, Verdict
 from tdxreclaim.policy.seamcalls import name_leaf, name_status
-from tdxreclaim.policy.stacks import attribute
+from tdxreclaim.policy.stacks import attribute, names_tdx
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -293,6 +293,11 @@ def judge_logs(
 def _from_tallies(kind: Kind, merged: _Merged, boot: str, decision: Decision) -> Finding:
     tallies, also = merged.best()
     values = dict(tallies[0].values)
+    stack = tallies[0].stack
+    no_tdx = decision.host.state in (HostState.OFF, HostState.GUEST)
+    if kind.id.startswith("stuck-") and no_tdx and stack is not None and not names_tdx(stack):
+        # Without TDX it is another guest's memory, and not a TD's.
+        kind = kind_of("stuck-elsewhere")
     severity = kind.severity
     if kind.id == "machine-check":
         affected = decision.silicon.status is Silicon.AFFECTED

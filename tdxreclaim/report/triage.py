@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tdxreclaim.engine.observe import shares
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.policy.findings import Severity, kind_of
+from tdxreclaim.policy.model import HostState
 from tdxreclaim.policy.sizes import format_size
 from tdxreclaim.policy.triage import Finding
 from tdxreclaim.report.durations import format_ns, format_range, format_span
@@ -61,7 +62,9 @@ class Triage(NamedTuple):
         ]
         cpu = ", ".join(dict.fromkeys(parts)) or "CPU not known"
         kernel = decision.kernel.release or "not known"
-        return f"{cpu}; kernel {kernel}; TDX {decision.host.state}; {decision.verdict}"
+        guest = decision.host.state is HostState.GUEST
+        state = "a guest" if guest else f"TDX {decision.host.state}"
+        return f"{cpu}; kernel {kernel}; {state}; {decision.verdict}"
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -79,7 +82,13 @@ def log_line(log: ScannedLog) -> str:
         boots += ", its beginning is not in it"
     elif cut:
         boots += f", {cut} without a beginning"
-    return f"{log.path}: {log.lines:,} lines, {log.kernel_lines:,} of them looked at; {boots}"
+    counted = f"{log.path}: {log.lines:,} lines, {log.kernel_lines:,} of them looked at; {boots}"
+    if log.lines and not log.kernel_lines:
+        counted += (
+            "; no kernel line about the CPU, KVM or TDX was recognised: if there are some, their "
+            "form is not one that is read"
+        )
+    return counted
 
 
 def time_finding(answer: Answer) -> Finding:
