@@ -87,6 +87,12 @@ class UsageError(TdxReclaimError):
     exit_status = ExitStatus.USAGE
 
 
+class UnmeasurableError(TdxReclaimError):
+    """This host does not let something be measured."""
+
+    kind = "unmeasurable"
+
+
 class InterruptedWorkError(TdxReclaimError):
     """Ctrl-C, with how far the work had got."""
 

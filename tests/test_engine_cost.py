@@ -192,7 +192,7 @@ BAD = [
     ('host = "not stated"', "host = 3", "record.host: expected string"),
     ("assumptions = [", "assumptions = [ 3,", "record.assumptions: expected list of strings"),
     ("calibration/1", "calibration/2", "schema: expected tdxreclaim.calibration/1"),
-    ("seconds = 517", "seconds = 0", "rows[1].seconds: expected 1 or more"),
+    ("seconds = 517", "seconds = 0", "rows[1].seconds: expected a number above 0"),
     ('provenance = "assumed"', 'provenance = "felt"', "steps.block.provenance: expected one of"),
 ]
 

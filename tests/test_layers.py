@@ -55,6 +55,10 @@ ALLOWED = {
     "cli/__init__.py": {"open"},  # /dev/null in place of a closed stdout
 }
 
+# Clearing memory with the kernel's instruction is machine code; it opens no
+# file and runs no program: what it reads of the host comes through a Source.
+MACHINE_CODE = {"facts/measure.py": {"ctypes"}}
+
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_one_door_to_the_host(path: Path) -> None:
@@ -67,7 +71,10 @@ def test_one_door_to_the_host(path: Path) -> None:
     }
     assert called & DOORS <= ALLOWED.get(name, set())
     if name != "facts/source.py":
-        assert not _imports(tree) & {"subprocess", "socket", "platform", "cpuinfo", "ctypes"}
+        closed = {"subprocess", "socket", "platform", "cpuinfo", "ctypes"} - MACHINE_CODE.get(
+            name, set()
+        )
+        assert not _imports(tree) & closed
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -6,10 +6,14 @@ it cannot.  The caller opens the file; the shipped ones are
 
 Format (``schema = "tdxreclaim.calibration/1"``)::
 
-    [record]   name, host, kernel, date, origin; assumptions, leaves_out (lists)
+    [record]   name, host, kernel, date, origin; cpu if it is known;
+               assumptions, leaves_out (lists)
     [steps.X]  for each step X: provenance, source, and either
-               low_ns, likely_ns, high_ns, or beyond and points
+               low_ns, likely_ns, high_ns, or beyond and points; of a step that
+               was measured on something else stand_in, of a merged one
+               taken_from
     [[steps.X.points]]  vcpus, low_ns, likely_ns, high_ns; ascending vcpus
+    [[sources]]  of a merged calibration: name, host, kernel, date, origin, cpu
     [[rows]]   what was published or measured of whole teardowns:
                order, clearing, vcpus, memory_bytes, seconds, source
 
@@ -20,6 +24,7 @@ cost to grow with vCPUs (see ``StepCost.at``).
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from enum import StrEnum
@@ -36,6 +41,7 @@ if TYPE_CHECKING:
 _E = TypeVar("_E", bound=StrEnum)
 
 SCHEMA = "tdxreclaim.calibration/1"
+_ENDLESS = 1e15
 SHIPPED = ("published",)
 """Names of the calibrations in the package."""
 
@@ -96,6 +102,10 @@ class StepCost:
     beyond: Beyond
     provenance: Provenance
     source: str
+    stand_in: str | None = None
+    """What was measured in place of the step; None: the step itself."""
+    taken_from: str | None = None
+    """Which of the calibration's ``sources`` it is of; None: of the calibration itself."""
 
     def at(self, vcpus: int) -> Span:
         """The cost at *vcpus*.
@@ -140,8 +150,21 @@ class Row:
     clearing: Clearing
     vcpus: int
     memory_bytes: int
-    seconds: int
+    seconds: float
+    """Written as it was read: 72, not 72.0."""
     source: str
+
+
+class Origin(NamedTuple):
+    """Where and when numbers were taken."""
+
+    name: str
+    host: str
+    kernel: str
+    date: str
+    origin: str
+    cpu: str | None
+    """``GenuineIntel 6/0x8f``; None: not stated."""
 
 
 class Extrapolation(NamedTuple):
@@ -169,6 +192,38 @@ class Calibration:
     leaves_out: tuple[str, ...]
     steps: Mapping[Action, StepCost]
     rows: tuple[Row, ...]
+    cpu: str | None = None
+    """The CPU as ``GenuineIntel 6/0x8f``; None: not stated."""
+    sources: tuple[Origin, ...] = ()
+    """The calibrations that it was merged from; empty: it was not merged."""
+
+    @property
+    def itself(self) -> Origin:
+        """Its own record."""
+        return Origin(self.name, self.host, self.kernel, self.date, self.origin, self.cpu)
+
+    @property
+    def stand_ins(self) -> dict[Action, str]:
+        """The steps that were measured on something else, and on what."""
+        return {
+            action: cost.stand_in
+            for action, cost in self.steps.items()
+            if cost.stand_in is not None
+        }
+
+    def strangers(self, *, cpu: str | None, kernel: str | None) -> tuple[str, ...]:
+        """In what it is of another CPU or kernel than the ones asked about.
+
+        A CPU or kernel that is not known, here or there, is no other one.
+        """
+        said = []
+        for each in self.sources or (self.itself,):
+            if cpu is not None and each.cpu is not None and each.cpu != cpu:
+                said.append(f"calibration {each.name} is of CPU {each.cpu}, not of {cpu}")
+            ours, theirs = _series(kernel), _series(each.kernel)
+            if ours is not None and theirs is not None and ours != theirs:
+                said.append(f"calibration {each.name} is of kernel {each.kernel}, not of {kernel}")
+        return tuple(said)
 
     def extrapolates(self, *, vcpus: int, memory_bytes: int) -> tuple[Extrapolation, ...]:
         """In what respects a TD lies outside what was timed; empty if in none."""
@@ -186,8 +241,17 @@ class Calibration:
         )
 
 
-class _Table:
-    """A TOML table that knows where it is, for errors."""
+def _series(kernel: str | None) -> str | None:
+    """``6.18`` of ``6.18.2-1.fc43``; None where a text does not begin with a release."""
+    match = re.match(r"\d+\.\d+", kernel or "", re.ASCII)
+    return match[0] if match else None
+
+
+class Table:
+    """A TOML table that knows where it is, for errors.
+
+    Whatever is wrong raises `MalformedInputError`, with the field's path.
+    """
 
     def __init__(self, what: str, path: str, value: object) -> None:
         if not isinstance(value, dict):
@@ -197,9 +261,11 @@ class _Table:
         self._left = dict(value)
 
     def at(self, name: str) -> str:
+        """The path of a field."""
         return f"{self._path}.{name}" if self._path else name
 
     def bad(self, name: str, why: str) -> MalformedInputError:
+        """The error that says what is wrong with a field."""
         return MalformedInputError(self._what, f"{self.at(name)}: {why}")
 
     def _take(self, name: str, kind: str) -> object:
@@ -208,6 +274,7 @@ class _Table:
         return self._left.pop(name)
 
     def integer(self, name: str, least: int = 0) -> int:
+        """Take an integer of *least* or more."""
         value = self._take(name, "integer")
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.bad(name, "expected integer")
@@ -215,39 +282,59 @@ class _Table:
             raise self.bad(name, f"expected {least} or more")
         return value
 
+    def number(self, name: str) -> float:
+        """Take a number above 0."""
+        value = self._take(name, "number")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.bad(name, "expected number")
+        if not 0 < value < _ENDLESS:
+            raise self.bad(name, "expected a number above 0")
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """Take a string, or None if there is none."""
+        return self.text(name) if self.has(name) else None
+
     def text(self, name: str) -> str:
+        """Take a string that is not empty."""
         value = self._take(name, "string")
         if not isinstance(value, str) or not value:
             raise self.bad(name, "expected string")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
+        """Take a list of strings."""
         value = self._take(name, "list of strings")
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise self.bad(name, "expected list of strings")
         return tuple(value)
 
     def choice(self, name: str, kind: type[_E]) -> _E:
+        """Take one of the values of *kind*."""
         value = self.text(name)
         try:
             return kind(value)
         except ValueError as error:
             raise self.bad(name, f"expected one of {', '.join(kind)}") from error
 
-    def table(self, name: str) -> _Table:
-        return _Table(self._what, self.at(name), self._take(name, "table"))
+    def table(self, name: str) -> Table:
+        """Take a table."""
+        return Table(self._what, self.at(name), self._take(name, "table"))
 
-    def tables(self, name: str) -> Iterator[_Table]:
+    def tables(self, name: str) -> Iterator[Table]:
+        """Take a list of tables."""
         value = self._take(name, "list of tables")
         if not isinstance(value, list):
             raise self.bad(name, "expected list of tables")
         for i, each in enumerate(value):
-            yield _Table(self._what, f"{self.at(name)}[{i}]", each)
+            yield Table(self._what, f"{self.at(name)}[{i}]", each)
 
     def has(self, name: str) -> bool:
+        """Whether the field is there and was not taken."""
         return name in self._left
 
     def done(self) -> None:
+        """Refuse what was not taken."""
         for name in self._left:
             raise self.bad(name, "unknown field")
 
@@ -263,11 +350,12 @@ def load(text: str, what: str) -> Calibration:
         parsed = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise MalformedInputError(what, str(error)) from error
-    top = _Table(what, "", parsed)
+    top = Table(what, "", parsed)
     if top.text("schema") != SCHEMA:
         raise top.bad("schema", f"expected {SCHEMA}")
     record = top.table("record")
     steps = top.table("steps")
+    sources = tuple(_origin(each) for each in top.tables("sources")) if top.has("sources") else ()
     calibration = Calibration(
         name=record.text("name"),
         host=record.text("host"),
@@ -278,15 +366,35 @@ def load(text: str, what: str) -> Calibration:
         leaves_out=record.texts("leaves_out"),
         steps={action: _step(steps.table(action)) for action in Action},
         rows=tuple(_row(each) for each in top.tables("rows")) if top.has("rows") else (),
+        cpu=record.optional("cpu"),
+        sources=sources,
     )
+    names = {each.name for each in sources}
+    for action, cost in calibration.steps.items():
+        if cost.taken_from is not None and cost.taken_from not in names:
+            raise MalformedInputError(what, f"steps.{action}.taken_from: no such name in sources")
     for table in (record, steps, top):
         table.done()
     return calibration
 
 
-def _step(table: _Table) -> StepCost:
+def _origin(table: Table) -> Origin:
+    origin = Origin(
+        name=table.text("name"),
+        host=table.text("host"),
+        kernel=table.text("kernel"),
+        date=table.text("date"),
+        origin=table.text("origin"),
+        cpu=table.optional("cpu"),
+    )
+    table.done()
+    return origin
+
+
+def _step(table: Table) -> StepCost:
     provenance = table.choice("provenance", Provenance)
     source = table.text("source")
+    stand_in, taken_from = table.optional("stand_in"), table.optional("taken_from")
     if table.has("points"):
         beyond = table.choice("beyond", Beyond)
         points = tuple(_point(each) for each in table.tables("points"))
@@ -297,31 +405,39 @@ def _step(table: _Table) -> StepCost:
                 raise table.bad(f"points[{i + 1}].vcpus", "expected ascending vcpus")
     else:
         beyond = Beyond.HOLD
-        points = (Point(1, _span(table)),)
+        points = (Point(1, read_span(table)),)
     table.done()
-    return StepCost(points=points, beyond=beyond, provenance=provenance, source=source)
+    return StepCost(
+        points=points,
+        beyond=beyond,
+        provenance=provenance,
+        source=source,
+        stand_in=stand_in,
+        taken_from=taken_from,
+    )
 
 
-def _point(table: _Table) -> Point:
-    point = Point(table.integer("vcpus", 1), _span(table))
+def _point(table: Table) -> Point:
+    point = Point(table.integer("vcpus", 1), read_span(table))
     table.done()
     return point
 
 
-def _span(table: _Table) -> Span:
+def read_span(table: Table) -> Span:
+    """Read low_ns, likely_ns and high_ns, in order."""
     span = Span(table.integer("low_ns"), table.integer("likely_ns"), table.integer("high_ns"))
     if not span.low_ns <= span.likely_ns <= span.high_ns:
         raise table.bad("likely_ns", "expected low_ns <= likely_ns <= high_ns")
     return span
 
 
-def _row(table: _Table) -> Row:
+def _row(table: Table) -> Row:
     row = Row(
         order=table.choice("order", Order),
         clearing=table.choice("clearing", Clearing),
         vcpus=table.integer("vcpus", 1),
         memory_bytes=table.integer("memory_bytes", PAGE_BYTES),
-        seconds=table.integer("seconds", 1),
+        seconds=table.number("seconds"),
         source=table.text("source"),
     )
     table.done()

@@ -45,6 +45,8 @@ class StepBill:
     each: Span
     total: Span
     provenance: Provenance
+    stand_in: str | None = None
+    """What was measured in place of the step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +92,7 @@ class Validation:
     @property
     def published_ns(self) -> int:
         """What was published."""
-        return self.row.seconds * 1_000_000_000
+        return round(self.row.seconds * 1_000_000_000)
 
     @property
     def error(self) -> float:
@@ -117,6 +119,7 @@ def price(counts: Mapping[tuple[Phase, Action], int], cal: Calibration, shape: S
                 each=each[action],
                 total=each[action].times(counts[phase, action]),
                 provenance=cal.steps[action].provenance,
+                stand_in=cal.steps[action].stand_in,
             )
             for phase, action in ordered
             if counts[phase, action]

@@ -54,9 +54,10 @@ class Simulation(NamedTuple):
         return max(hazards.get(hazard, 0) for hazard in harmful)
 
     @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was assumed of this host, and where the estimate extrapolates."""
+    def premises(self) -> tuple[str, ...]:
+        """What was assumed of this host, what does not fit it, and where it extrapolates."""
         said = [f"Assumed: {each}." for each in self.scene.assumed]
+        said += [f"Warning: {each}." for each in self.warnings]
         platform = self.scene.platform
         modes = "with SEAM_NR" if platform.seam_nr else "without SEAM_NR"
         said.append(f"Assumed: a platform in {platform.mode} mode, {modes}.")
@@ -70,10 +71,29 @@ class Simulation(NamedTuple):
         return tuple(said)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Where the calibration is of something else than what was asked about."""
+        calibration = self.calibration
+        cpu = next(
+            (
+                f"{each.group.vendor} {each.group.number}"
+                for each in self.decision.silicon.processors
+                if each.group.identified
+            ),
+            None,
+        )
+        said = [
+            f"{action.label} is a stand-in, not the step itself: {what}"
+            for action, what in calibration.stand_ins.items()
+        ]
+        kernel = self.decision.kernel.release
+        return (*said, *calibration.strangers(cpu=cpu, kernel=kernel))
+
+    @property
     def caveats(self) -> tuple[str, ...]:
         """What was assumed, extrapolated and left out, the most important first."""
         estimate = self.result.estimate
-        said = list(self.warnings)
+        said = list(self.premises)
         said += [f"{note[:1].upper()}{note[1:]}." for note in self.result.notes]
         said += [f"Assumed: {each}." for each in self.calibration.assumptions]
         said += [f"Left out: {each}." for each in estimate.leaves_out]

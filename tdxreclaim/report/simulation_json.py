@@ -91,6 +91,7 @@ def render(simulation: Simulation) -> str:
                     "each": _span(step.each),
                     "total": _span(step.total),
                     "provenance": step.provenance,
+                    **({"stand_in": step.stand_in} if step.stand_in else {}),
                 }
                 for step in estimate.steps
             ],
@@ -147,6 +148,7 @@ def render(simulation: Simulation) -> str:
             "date": simulation.calibration.date,
             "origin": simulation.calibration.origin,
         },
+        "warnings": list(simulation.warnings),
         "extrapolates": [each.what for each in estimate.extrapolates],
         "caveats": list(simulation.caveats),
     }

@@ -85,11 +85,11 @@ def draw(sheet: Sheet, simulation: Simulation) -> None:
         _events(sheet, life)
     sheet.heading("What these numbers rest on")
     calibration = simulation.calibration
-    for warning in simulation.warnings:
-        sheet.item(warning)
+    for premise in simulation.premises:
+        sheet.item(premise)
     sheet.item(f"Calibration {calibration.name}: {calibration.origin} ({calibration.date}).")
     sheet.item(f"Measured on: {calibration.host}; kernel: {calibration.kernel}.")
-    for caveat in simulation.caveats[len(simulation.warnings) :]:
+    for caveat in simulation.caveats[len(simulation.premises) :]:
         sheet.item(caveat)
 
 
@@ -188,7 +188,7 @@ def _steps(sheet: Sheet, estimate: Estimate) -> None:
                 format_ns(step.each.likely_ns),
                 format_ns(step.total.likely_ns),
                 _percent(step.total.likely_ns / total),
-                step.provenance,
+                step.provenance if step.stand_in is None else f"{step.provenance}, stand-in",
             )
             for step in estimate.steps
         ),
