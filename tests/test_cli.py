@@ -195,7 +195,9 @@ def test_help_lists_every_status(run: RunTool) -> None:
     assert all(str(status.value) in words for status in ExitStatus)
 
 
-@pytest.mark.parametrize("command", ["check", "simulate", "scenario", "errata", "schema"])
+@pytest.mark.parametrize(
+    "command", ["check", "simulate", "scenario", "errata", "schema", "calibrate"]
+)
 def test_every_command_has_help(command: str, run: RunTool) -> None:
     ran = run(command, "--help")
     assert ran.status == 0
@@ -209,7 +211,10 @@ def test_no_command_shows_help_on_stderr(run: RunTool) -> None:
     assert "check" in ran.err
 
 
-@pytest.mark.parametrize("name", ["check", "simulate", "scenario", "validate", "errata", "error"])
+@pytest.mark.parametrize(
+    "name",
+    ["check", "simulate", "scenario", "validate", "errata", "error", "calibrate", "calibration"],
+)
 def test_schema_is_a_valid_schema(name: str, run: RunTool) -> None:
     schema = json.loads(run("schema", name).out)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -417,6 +422,7 @@ def test_completion_offers_commands_and_options() -> None:
         return {line.partition(",")[2] for line in ran.stdout.decode().splitlines()}
 
     commands = {
+        "calibrate",
         "capture",
         "check",
         "errata",

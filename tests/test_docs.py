@@ -49,9 +49,13 @@ def _command(name: str) -> click.Command:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_a_page_with_all_its_options_and_no_other(name: str) -> None:
     page = _page(f"tdxreclaim-{name}.1")
+    command = _command(name)
+    # A group's page explains its commands' options too.
+    parts = [command, *getattr(command, "commands", {}).values()]
     options = {
         option
-        for parameter in _command(name).params
+        for part in parts
+        for parameter in part.params
         if isinstance(parameter, click.Option)
         for option in parameter.opts
     }

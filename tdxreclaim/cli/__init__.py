@@ -14,7 +14,10 @@ from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageErr
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
 
 # Where each command lives: it is imported when it is run, or asked for help.
-_COMMANDS = ("check", "simulate", "scenario", "capture", "triage", "findings", "errata", "schema")
+_COMMANDS = (
+    *("check", "simulate", "scenario", "calibrate"),
+    *("capture", "triage", "findings", "errata", "schema"),
+)
 
 
 class _Commands(click.Group):
@@ -54,6 +57,10 @@ class _Commands(click.Group):
             from tdxreclaim.cli.schema import schema
 
             return schema
+        if cmd_name == "calibrate":
+            from tdxreclaim.cli.calibrate import calibrate
+
+            return calibrate
         return None
 
 

@@ -11,7 +11,10 @@ from tdxreclaim.cli.output import emit, help_option
 @click.argument(
     "name",
     type=click.Choice(
-        ("check", "simulate", "scenario", "validate", "errata", "error", "triage", "findings")
+        (
+            *("check", "simulate", "scenario", "validate", "calibrate", "calibration"),
+            *("triage", "findings", "errata", "error"),
+        )
     ),
 )
 @help_option

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tdxreclaim.cli.calibrations import read_calibration
 from tdxreclaim.cli.host import host_options, read_chosen_host
 from tdxreclaim.cli.output import (
     FORMATS,
@@ -116,7 +117,7 @@ def simulate(
     from a calibration and are ranges.  Exit status 20: it ends in machine
     checks or leaked pages.
     """
-    record = _read_calibration(calibration)
+    record = read_calibration(calibration)
     colored, width = wants_color(color, output), terminal_width()
     if validate:
         for option, value in (("--svg", svg), ("--html", html), ("--memory", memory)):
@@ -249,15 +250,6 @@ def _parse_comparison(text: str) -> tuple[str, ...]:
             known = ", ".join(_COMPARABLE)
             raise UsageError("--compare", f"{name!r} is none of {known}, all, none")
     return names
-
-
-def _read_calibration(name: str) -> Calibration:
-    from tdxreclaim.engine.calibration import SHIPPED, load
-    from tdxreclaim.facts.source import read_file, read_shipped_calibration
-
-    if name in SHIPPED:
-        return load(read_shipped_calibration(name), name)
-    return load(read_file(name), name)
 
 
 def _validation(record: Calibration, format_: str, *, width: int, color: bool) -> str:

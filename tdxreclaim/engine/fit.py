@@ -379,18 +379,24 @@ def _by_weight(columns: Sequence[_Column], rows: Sequence[Observation]) -> list[
         pays = zip(column.counts, rows, strict=True)
         return column.prior_ns * sum(count / row.seconds for count, row in pays)
 
-    # What grows comes after the constant that it grows from.
-    return sorted(columns, key=lambda column: (-weight(column), column.growth))
+    ordered = sorted((each for each in columns if not each.growth), key=weight, reverse=True)
+    # What grows has no cost in a calibration to be weighed by; it is what it grows
+    # from that matters.
+    growing = [each for each in columns if each.growth]
+    return [*ordered[:1], *growing, *ordered[1:]]
 
 
 def _least_told(values: Sequence[float], errors: Sequence[float]) -> int | None:
-    """The cost that is told worst, if it is negative or drowns in its error."""
-    doubt = [
-        (error / value if value > 0 else float("inf"), number)
+    """The lightest cost that is negative or drowns in its error; None: all are told.
+
+    Light ones first: what they get wrong is put on the heavy ones.
+    """
+    doubtful = [
+        number
         for number, (value, error) in enumerate(zip(values, errors, strict=True))
+        if value <= 0 or error > value / 2
     ]
-    worst = max(doubt, default=(0.0, 0))
-    return worst[1] if worst[0] > 0.5 else None  # noqa: PLR2004  (two standard errors)
+    return doubtful[-1] if doubtful else None
 
 
 def _find_wild(problem: _Problem, columns: Sequence[_Column], whole: _Solution) -> int | None:

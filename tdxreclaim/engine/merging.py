@@ -9,7 +9,10 @@ from tdxreclaim.engine.calibration import Calibration, Provenance, StepCost
 from tdxreclaim.engine.plan import Action
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable
+
+    _Key = Callable[[Calibration], int]
+    _Notes = Callable[[Calibration], tuple[str, ...]]
 
 # What beats what; a stand-in was measured, but is no measurement of the step.
 _RANK = {
@@ -56,7 +59,7 @@ def merge(calibrations: Iterable[Calibration], *, name: str, origin: str) -> Cal
     origins = {
         each.name: each
         for calibration in given
-        for each in (*calibration.sources, calibration.itself)
+        for each in calibration.sources or (calibration.itself,)
         if each.name in used
     }
     parts = [each for each in given if _is_used(each, used)]
@@ -80,8 +83,7 @@ def _ranked(action: Action) -> _Key:
 
 
 def _is_used(calibration: Calibration, used: set[str | None]) -> bool:
-    names = {calibration.name, *(each.name for each in calibration.sources)}
-    return not names.isdisjoint(used)
+    return any(each.name in used for each in calibration.sources or (calibration.itself,))
 
 
 def _assumptions(calibration: Calibration) -> tuple[str, ...]:
@@ -101,19 +103,3 @@ def _notes(parts: list[Calibration], of: _Notes) -> tuple[str, ...]:
         if note != MIXED
     ]
     return tuple(dict.fromkeys(said))
-
-
-def changed(one: Calibration, other: Calibration, vcpus: int) -> Mapping[Action, float]:
-    """How many times as long each step takes in *other*; 1 where it takes as long."""
-    return {
-        action: other.steps[action].at(vcpus).likely_ns
-        / max(one.steps[action].at(vcpus).likely_ns, 1)
-        for action in Action
-    }
-
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    _Key = Callable[[Calibration], int]
-    _Notes = Callable[[Calibration], tuple[str, ...]]

@@ -53,6 +53,11 @@ class Store(StrEnum):
         """How prose names it."""
         return _LABELS[self]
 
+    @property
+    def fenced(self) -> bool:
+        """Whether it comes with an MFENCE a page."""
+        return self is not Store.MEMSET
+
 
 _LABELS = {
     Store.MOVDIR64B: "MOVDIR64B",

@@ -172,6 +172,11 @@ def kernel_release() -> str | None:
     return name.release if name.sysname == "Linux" else None
 
 
+def machine() -> str:
+    """Return this host's uname(2) machine (``x86_64``), empty where there is no uname."""
+    return os.uname().machine if hasattr(os, "uname") else ""
+
+
 class PyCpuinfo:
     """What py-cpuinfo found out about this host's first processor.
 
@@ -421,3 +426,13 @@ def read_shipped_calibration(name: str) -> str:
     from importlib.resources import files
 
     return files(_CALIBRATIONS).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+
+
+def read_shipped_observations(name: str) -> str:
+    """Return the TOML text that a shipped calibration was made of.
+
+    Raises:
+        FileNotFoundError: there is none of that name.
+
+    """
+    return read_shipped_calibration(f"{name}.observations")

@@ -188,7 +188,7 @@ def _steps(sheet: Sheet, estimate: Estimate) -> None:
                 format_ns(step.each.likely_ns),
                 format_ns(step.total.likely_ns),
                 _percent(step.total.likely_ns / total),
-                step.provenance if step.stand_in is None else f"{step.provenance}, stand-in",
+                step.provenance if step.stand_in is None else "stand-in",
             )
             for step in estimate.steps
         ),

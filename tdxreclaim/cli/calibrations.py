@@ -1,0 +1,23 @@
+"""Calibrations by name or file, for every command that takes one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tdxreclaim.engine.calibration import Calibration
+
+
+def read_calibration(name: str) -> Calibration:
+    """Return the shipped calibration of that name, or the one in that file.
+
+    Raises:
+        HostReadError, MalformedInputError: the file; with the field, of a bad one.
+
+    """
+    from tdxreclaim.engine.calibration import SHIPPED, load
+    from tdxreclaim.facts.source import read_file, read_shipped_calibration
+
+    if name in SHIPPED:
+        return load(read_shipped_calibration(name), name)
+    return load(read_file(name), name)
