@@ -144,6 +144,8 @@ BAD_CSV = [
     ("memory,vcpus\n1GiB\n", "rows[0]: 1 values for 2 columns"),
     ('memory,vcpus\n"1GiB,2\n', "not CSV: "),
     (f"{HEAD}lots,8,1,6.17,upstream,3,1,\n", "rows[0].memory: "),
+    (f"{HEAD}1GiB,{'9' * 5000},1,6.17,upstream,3,1,\n", "rows[0].vcpus: expected integer"),
+    (f"{HEAD}1GiB,8,1,6.17,upstream,{'9' * 500},1,\n", "rows[0].seconds: expected number"),
     (f"{HEAD}1GiB,x,1,6.17,upstream,3,1,\n", "rows[0].vcpus: expected integer"),
     (f"{HEAD}1GiB,8,1,6.17,upstream,soon,1,\n", "rows[0].seconds: expected number"),
     (f"{HEAD}1GiB,8,1,6.17,sideways,3,1,\n", "rows[0].order: expected one of"),

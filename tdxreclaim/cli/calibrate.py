@@ -193,13 +193,13 @@ def trace(
     printed; see calibrate recipe.
     """
     from tdxreclaim.engine import kernel_trace
-    from tdxreclaim.facts.source import read_file
+    from tdxreclaim.facts.source import RECORDING_LIMIT_BYTES, read_file
 
     bases = _bases(over)
     count = None if vcpus is None else _at_least_one("--vcpus", vcpus, _MOST_VCPUS)
     origin = f"tdxreclaim calibrate trace {' '.join(files)}"
     record = _origin("trace", host, cpu, kernel, date, origin)
-    recording = kernel_trace.read([(file, read_file(file)) for file in files])
+    recording = kernel_trace.read((file, read_file(file, RECORDING_LIMIT_BYTES)) for file in files)
     warnings = _strange_functions(recording, kernel)
     part = kernel_trace.calibration(recording, record, vcpus=count)
     whole = _lay_over(part, bases, name or "trace", output)

@@ -339,6 +339,20 @@ class Table:
             raise self.bad(name, "unknown field")
 
 
+def parse_toml(text: str, what: str) -> dict[str, object]:
+    """Parse TOML.
+
+    Raises:
+        MalformedInputError: it is not TOML, or too much for a file of this kind.
+    """
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, and int()'s of a number without end
+        raise MalformedInputError(what, str(error)) from error
+    except RecursionError as error:
+        raise MalformedInputError(what, "nested too deep") from error
+
+
 def load(text: str, what: str) -> Calibration:
     """Read a calibration from the text of a TOML file; *what* names it in errors.
 
@@ -346,10 +360,7 @@ def load(text: str, what: str) -> Calibration:
         MalformedInputError: it is not TOML, or a field is missing, unknown or
             wrong; ``why`` starts with the field's path.
     """
-    try:
-        parsed = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise MalformedInputError(what, str(error)) from error
+    parsed = parse_toml(text, what)
     top = Table(what, "", parsed)
     if top.text("schema") != SCHEMA:
         raise top.bad("schema", f"expected {SCHEMA}")

@@ -36,7 +36,7 @@ from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import MalformedInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _Series = tuple[int, int]
 
@@ -83,6 +83,10 @@ def functions_of(series: _Series) -> tuple[Traced, ...]:
         for each in FUNCTIONS
         if each.since <= series and (each.until is None or series <= each.until)
     )
+
+
+# What a recording is, is seen in so many characters.
+_BEGINNING = 1 << 16
 
 
 class Times(NamedTuple):
@@ -163,15 +167,20 @@ def read(texts: Iterable[tuple[str, str]]) -> Recording:
     tally = _Tally()
     what = ""
     for what, text in texts:
-        if re.search(r"^@\w*\[", text, re.MULTILINE):
+        beginning = text[:_BEGINNING]
+        if re.search(r"^@\w*\[", beginning, re.MULTILINE):
             tally.forms.append("bpftrace")
             _read_bpftrace(text, what, tally)
-        elif "funcgraph_e" in text:
+        elif "funcgraph_e" in beginning:
             tally.forms.append("trace-cmd report")
-            _Graph(tally).read(text)
-        elif re.search(r"^[^#\n]*\d+\)[^\n]*\|", text, re.MULTILINE):
+            _Graph(tally).read(text, _COMMAND)
+        elif any(
+            _FTRACE.match(line) and "|" in line
+            for line in _each_line(beginning)
+            if len(line) <= _LONGEST_LINE
+        ):
             tally.forms.append("function_graph")
-            _Graph(tally).read(text)
+            _Graph(tally).read(text, _FTRACE)
         else:
             raise MalformedInputError(
                 what, "neither function_graph text, nor trace-cmd report of it, nor bpftrace maps"
@@ -296,17 +305,19 @@ class _Graph:
         self._stacks: dict[object, list[_Frame]] = {}
         self._task: dict[int, object] = {}
 
-    def read(self, text: str) -> None:
-        for line in text.splitlines():
-            lost = _LOST.search(line)
+    def read(self, text: str, form: re.Pattern[str]) -> None:
+        for line in _each_line(text):
+            if len(line) > _LONGEST_LINE:
+                continue
+            lost = _LOST.search(line) if "EVENTS" in line else None
             if lost is not None:
                 self._lose(int(lost["cpu"]), int(lost["count"] or 0))
                 continue
-            match = _COMMAND.match(line) or _FTRACE.match(line)
+            match = form.match(line)
             if match is None:
                 continue
             cpu, rest = int(match["cpu"]), match["rest"]
-            if "task" in match.groupdict():
+            if form is _COMMAND:
                 self._runs(cpu, match["task"])
             if "|" in rest:
                 self._event(cpu, rest)
@@ -400,6 +411,20 @@ class _Graph:
             self._tally.cpus[cpu] += 1
 
 
+# No line of a tracer is longer; what is, is not searched for patterns.
+_LONGEST_LINE = 1000
+
+
+def _each_line(text: str) -> Iterator[str]:
+    """Yield the lines one by one: a list of all would be several times as big as the text."""
+    at = 0
+    while (end := text.find("\n", at)) >= 0:
+        yield text[at:end]
+        at = end + 1
+    if at < len(text):
+        yield text[at:]
+
+
 def _nanoseconds(text: str) -> int | None:
     """The time in a graph's column of durations, ``+ 12.345 us``; None if there is none."""
     match = _DURATION.match(text)
@@ -420,7 +445,9 @@ _BPF_LOST = re.compile(r"[Ll]ost (\d{1,12}) events", re.ASCII)
 def _read_bpftrace(text: str, what: str, tally: _Tally) -> None:
     action: Action | None = None
     scale = 1
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_each_line(text), start=1):
+        if len(line) > _LONGEST_LINE:
+            continue
         lost = _BPF_LOST.search(line)
         if lost is not None:
             tally.lost_notices += 1

@@ -21,7 +21,6 @@ then ``affected`` says whether that has tdx_pw_mce (yes, no).
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +31,7 @@ from tdxreclaim.engine.calibration import (
     Provenance,
     StepCost,
     Table,
+    parse_toml,
     read_span,
 )
 from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order
@@ -94,10 +94,7 @@ def parse(text: str, what: str, *, origin: Origin) -> Observations:
 
 
 def _parse_toml(text: str, what: str) -> Observations:
-    try:
-        parsed = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise MalformedInputError(what, str(error)) from error
+    parsed = parse_toml(text, what)
     top = Table(what, "", parsed)
     if top.text("schema") != SCHEMA:
         raise top.bad("schema", f"expected {SCHEMA}")
@@ -277,8 +274,8 @@ def _parse_csv(text: str, what: str) -> tuple[Observation, ...]:
 
 def _value(name: str, text: str) -> object:
     """Return what a TOML file would hold; text that is no number stays, to be refused by name."""
-    if name in _WHOLE and text.isascii() and text.isdigit():
+    if name in _WHOLE and re.fullmatch(r"\d{1,18}", text, re.ASCII):
         return int(text)
-    if name == "seconds" and re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+    if name == "seconds" and re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text, re.ASCII):
         return float(text) if "." in text else int(text)
     return text

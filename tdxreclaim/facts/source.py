@@ -72,26 +72,26 @@ def _why(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def read_bounded(stream: io.BufferedIOBase, what: str) -> bytes:
+def read_bounded(stream: io.BufferedIOBase, what: str, limit: int = TEXT_LIMIT_BYTES) -> bytes:
     """Return all that is left in *stream*.
 
     Raises:
-        HostReadError: it cannot be read, or is longer than 64 MiB.
+        HostReadError: it cannot be read, or is longer than *limit*, 64 MiB.
 
     """
     chunks: list[bytes] = []
-    left = TEXT_LIMIT_BYTES
+    left = limit
     while chunk := stream.read(min(_READ_SIZE, left + 1)):
         chunks.append(chunk)
         left -= len(chunk)
         if left < 0:
-            raise too_long(what)
+            raise too_long(what, limit)
     return b"".join(chunks)
 
 
-def too_long(what: str) -> HostReadError:
-    """Return the error for a text of more than 64 MiB."""
-    return HostReadError(what, f"longer than {TEXT_LIMIT_BYTES >> 20} MiB", errno.EFBIG)
+def too_long(what: str, limit: int = TEXT_LIMIT_BYTES) -> HostReadError:
+    """Return the error for a text of more than *limit* bytes."""
+    return HostReadError(what, f"longer than {limit >> 20} MiB", errno.EFBIG)
 
 
 class Live:
@@ -399,16 +399,20 @@ def open_captured(path: str) -> io.BufferedReader:
         raise HostReadError(path, _why(error), error.errno) from error
 
 
-def read_file(path: str) -> str:
+# A tracer writes a line for every function: 2 GiB of a TD are some 250 MB.
+RECORDING_LIMIT_BYTES = 1 << 30
+
+
+def read_file(path: str, limit: int = TEXT_LIMIT_BYTES) -> str:
     """Return the text of a file that a user named (``-`` is standard input).
 
     Raises:
-        HostReadError: it cannot be read, or is longer than 64 MiB.
+        HostReadError: it cannot be read, or is longer than *limit*, 64 MiB.
 
     """
     with open_captured(path) as file:
         try:
-            return decode(read_bounded(file, path))
+            return decode(read_bounded(file, path, limit))
         except OSError as error:
             raise HostReadError(path, _why(error), error.errno) from error
 

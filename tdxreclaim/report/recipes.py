@@ -16,7 +16,7 @@ _FTRACE = """\
 # Record the shutdown of one TD with ftrace, on a TDX host with kernel {kernel}.
 # Printed by: tdxreclaim calibrate recipe ftrace
 #
-#   1. Start a small TD (2 to 8 GiB; a page makes about 6 events).
+#   1. Start a small TD, of 1 or 2 GiB: each page is 8 lines, some 120 MB a GiB.
 #   2. As root: sh recipe.sh shutdown.trace
 #   3. Shut the TD down, wait until its process is gone, then press Enter.
 #   4. tdxreclaim calibrate trace shutdown.trace -o my.toml
