@@ -78,7 +78,7 @@ def test_clear_makes_a_calibration_that_simulate_takes(run: RunTool, tmp_path: P
         assert "MOVDIR64B was not executed" in steps["clear"]["stand_in"]
         assert any("stand-in" in each for each in document["warnings"])
         text = run("simulate", *QUESTION, "--calibration", str(mine)).out
-        assert "stand-in" in text
+        assert "priced by a stand-in, not by MOVDIR64B" in " ".join(text.split())
         assert "STAND-IN" in run("calibrate", "show", str(mine)).out
         assert "steps.clear: a stand-in" in run("calibrate", "check", str(mine)).out
         assert "STAND-IN" in ran.out
@@ -148,6 +148,35 @@ def test_trace_warns_of_functions_of_another_kernel(run: RunTool, tmp_path: Path
     assert isinstance(recording, dict)
     assert recording["kernels"] == {"since": "6.18", "until": "7.1"}
     assert document["warnings"] == []
+
+
+def test_trace_says_when_no_one_kernel_has_the_functions(run: RunTool, tmp_path: Path) -> None:
+    path = tmp_path / "mixed.trace"
+    path.write_text(
+        " 0)   1.0 us    |  tdx_clear_page();\n 0)   1.0 us    |  tdx_quirk_reset_page();\n"
+    )
+    assert "no one kernel has all" in run("calibrate", "trace", str(path)).out
+    document = _valid(run("calibrate", "trace", str(path), "-f", "json").out)
+    assert document["recording"]["kernels"] is None  # type: ignore[index]
+
+
+def test_fit_for_the_steps_that_a_file_asks_for(run: RunTool, tmp_path: Path) -> None:
+    row = '[[rows]]\nmemory = "{}GiB"\nvcpus = 4\norder = "upstream"\nkernel = "{}"\nseconds = {}\n'
+    path = tmp_path / "observed.toml"
+    path.write_text(
+        'schema = "tdxreclaim.observations/1"\n[record]\nname = "mine"\nhost = "h"\n'
+        'kernel = "6.18"\ndate = "d"\norigin = "o"\n[solve.clear]\nsource = "two kernels"\n'
+        + row.format(18, "6.17", 72.5)
+        + row.format(36, "6.17", 145)
+    )
+    result = tmp_path / "mine.toml"
+    ran = run("calibrate", "fit", str(path), "-o", str(result))
+    assert (ran.status, ran.err) == (0, "")
+    assert "1 left over" in ran.out
+    assert "track: not asked for; as in published" in ran.out
+    record = load(result.read_text(), "mine")
+    assert record.steps[Action.CLEAR].taken_from == "mine"
+    assert [row.seconds for row in record.rows][:2] == [72.5, 145]
 
 
 def test_fit_of_a_csv(run: RunTool, tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def trace(
 def _strange_functions(recording: Any, kernel: str | None) -> tuple[str, ...]:  # noqa: ANN401
     """Say where the functions seen are not those of the kernel that was named."""
     if recording.kernels is None:
-        return ("no kernel has all the functions seen: are these recordings of one host?",)
+        return ("no one kernel has all the functions seen: these may be recordings of several",)
     if kernel is None:
         return ()
     since, until = recording.kernels

@@ -111,6 +111,8 @@ def headline(simulation: Simulation) -> str:
         who = "6.18 and later save" if scene.plan.name == "6.16" else "without it one saves"
         said += f"; {who} the clearing, {format_range(clear)} ({share})"
     said += "."
+    if clear.likely_ns and Action.CLEAR in simulation.calibration.stand_ins:
+        said += " The clearing is priced by a stand-in, not by MOVDIR64B."
     if result.machine_check_count:
         said += f" Using the memory again then raises {result.machine_check_count:,} #MC."
     elif simulation.unsafe_pages:
