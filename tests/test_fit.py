@@ -28,7 +28,7 @@ def _fit(text: str) -> Fit:
 
 def _rows(*, wild: int | None = None, noise: float = 0.0) -> str:
     """Eight shutdowns of the made-up host, under a kernel that clears and one that does not."""
-    chance = random.Random(5)  # noqa: S311  (noise, no secret)
+    chance = random.Random(5)
     lines = []
     sizes = [(64, 8), (128, 16), (256, 32), (512, 64), (64, 64), (512, 8), (256, 8), (128, 64)]
     for number, (gib, vcpus) in enumerate(sizes):

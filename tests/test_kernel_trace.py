@@ -37,7 +37,7 @@ def _us(ns: int) -> str:
 
 def synthetic(pages: int, *, form: str, seed: int = 1) -> str:
     """A shutdown of *pages* with COSTS, as CPU 3 sees it, beside a noisy CPU 0."""
-    noise = random.Random(seed)  # noqa: S311  (noise, no secret)
+    noise = random.Random(seed)
     lines = ["# tracer: function_graph", "#", "# CPU  DURATION            FUNCTION CALLS"]
     clock = 1000.0
 
