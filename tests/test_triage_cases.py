@@ -15,6 +15,7 @@ import jsonschema
 import pytest
 
 import tdxreclaim
+from tdxreclaim.facts.source import read_shipped_calibration
 from tdxreclaim.report.schemas import read_schema
 
 if TYPE_CHECKING:
@@ -314,3 +315,23 @@ def test_output_to_a_file(run: RunTool, tmp_path: Path) -> None:
     ran = run("triage", "--from", str(HOSTS / TICKET), "-o", str(tmp_path / "out"))
     assert (ran.status, ran.out) == (20, "")
     assert (tmp_path / "out").read_text() == printed.out
+
+
+def test_the_calibration_is_the_users_choice(run: RunTool, tmp_path: Path) -> None:
+    slow = tmp_path / "slow.toml"
+    text = read_shipped_calibration("published")
+    # A kick that takes ten times as long.
+    slower = re.sub(
+        r"low_ns = 38_427\nlikely_ns = 39_615\nhigh_ns = [\d_]+",
+        "low_ns = 384_270\nlikely_ns = 396_150\nhigh_ns = 435_750",
+        text,
+    )
+    assert slower != text
+    slow.write_text(slower)
+    question = ("--observed", "5539s", "--memory", "400GiB", "--vcpus", "64")
+    base = ("triage", "--from", str(HOSTS / "gnr-7.0-active"), *question, "-f", "json")
+    assert "time-fits" in run(*base).out
+    assert "time-fits" not in run(*base, "--calibration", str(slow)).out
+    wrong = run(*base, "--calibration", "no-such")
+    assert wrong.status == 3
+    assert wrong.err.startswith("tdxreclaim: no-such: ")

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB.")
 @click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
 @click.option(
+    "--calibration",
+    metavar="NAME|FILE",
+    default="published",
+    show_default=True,
+    help="What the steps of a shutdown cost.",
+)
+@click.option(
     "--format",
     "-f",
     "format_",
@@ -53,6 +60,7 @@ def triage(
     observed: str | None,
     memory: str | None,
     vcpus: str | None,
+    calibration: str,
     format_: str,
     explain: str | None,
     output: str | None,
@@ -71,7 +79,7 @@ def triage(
 
         show(explain, "json" if format_ == "json" else "text", color)
         ctx.exit(0)
-    result = _triage(from_, since, observed, memory, vcpus)
+    result = _triage(from_, since, _time_question(observed, memory, vcpus, calibration))
     colored = wants_color(color)
     emit(_render(result, format_, color=colored), output, color=colored)
     ctx.exit(0 if exit_zero else result.exit_status)
@@ -80,9 +88,7 @@ def triage(
 def _triage(
     paths: tuple[str, ...],
     since: str | None,
-    observed: str | None,
-    memory: str | None,
-    vcpus: str | None,
+    ask: Callable[[Decision], Answer] | None,
 ) -> Triage:
     from tdxreclaim.cli.progress import ByteProgress
     from tdxreclaim.facts.ticket import TicketReader
@@ -90,7 +96,6 @@ def _triage(
     from tdxreclaim.policy.triage import Collector, judge_host, judge_logs, overflow, worst_first
     from tdxreclaim.report.triage import Triage, time_finding
 
-    ask = _time_question(observed, memory, vcpus)
     collectors: dict[str, Collector] = {}
 
     def sink(path: str) -> Callable[[LogEvent], None]:
@@ -129,9 +134,10 @@ def _since(text: str | None) -> float | None:
 
 
 def _time_question(
-    observed: str | None, memory: str | None, vcpus: str | None
+    observed: str | None, memory: str | None, vcpus: str | None, calibration: str
 ) -> Callable[[Decision], Answer] | None:
     """Return what to ask of the emulator, checked before any log is read."""
+    from tdxreclaim.cli.calibrations import read_calibration
     from tdxreclaim.policy.durations import parse_duration
     from tdxreclaim.policy.names import parse_number
     from tdxreclaim.policy.sizes import parse_size
@@ -144,15 +150,14 @@ def _time_question(
                 raise UsageError(option, "says nothing without --memory")
         return None
     memory_bytes = parse_size("--memory", memory)
+    record = read_calibration(calibration)
 
     def ask(decision: Decision) -> Answer:
-        from tdxreclaim.engine.calibration import load
         from tdxreclaim.engine.observe import judge_time
-        from tdxreclaim.facts.source import read_shipped_calibration
 
         return judge_time(
             decision,
-            load(read_shipped_calibration("published"), "published"),
+            record,
             memory_bytes=memory_bytes,
             vcpus=count,
             observed_ns=observed_ns,

@@ -150,8 +150,8 @@ def _details(answer: Answer) -> list[str]:
         )
         details.append(f"extrapolated: {show(value)} of {name}; {timed}")
     details.append(
-        f"calibration {bill.calibration}: hardware not stated, so an observation counts as "
-        "fitting up to a quarter outside the range"
+        f"calibration {bill.calibration}: its hardware may be another, so an observation counts "
+        "as fitting up to a quarter outside the range"
     )
     return details
 
