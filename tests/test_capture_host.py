@@ -291,3 +291,16 @@ def test_options_are_kept_by_their_names_and_values() -> None:
         "root=/dev/x kvm-intel.tdx=1 kvm_intel.tdx=on kvm.tdp_mmu=Y kvm.foo=secret kvm.nested=db01"
     )
     assert filter_options(line).split() == ["kvm-intel.tdx=1", "kvm_intel.tdx=on", "kvm.tdp_mmu=Y"]
+
+
+def test_a_capture_of_a_capture_keeps_the_command_line(run: RunTool, tmp_path: Path) -> None:
+    tree = tmp_path / "host"
+    (tree / "proc").mkdir(parents=True)
+    (tree / "proc/cpuinfo").write_text("vendor_id : GenuineIntel\ncpu family : 6\nmodel : 173\n")
+    (tree / "proc/cmdline").write_text("root=/dev/x kvm_intel.tdx=1 nohibernate\n")
+    run("capture", "--from", "host", "-o", "1.tar.gz", cwd=tmp_path)
+    run("capture", "--from", "1.tar.gz", "-o", "2.tar.gz", cwd=tmp_path)
+    with tarfile.open(tmp_path / "2.tar.gz") as tar:
+        member = tar.extractfile("proc/cmdline")
+        assert member is not None
+        assert member.read() == b"kvm_intel.tdx=1 nohibernate\n"

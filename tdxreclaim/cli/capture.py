@@ -62,14 +62,15 @@ def capture(*, output: str, from_: str | None, include: tuple[str, ...], list_: 
 
 
 def _collect(from_: str | None, include: list[str]) -> HostCapture:
-    from tdxreclaim.facts.capture_host import collect
+    from tdxreclaim.facts.capture_host import ALSO_WANTED, collect
     from tdxreclaim.facts.source import Live, Tree
 
     if from_ is None:
         return collect(Live(), include=include, tree=Tree("/"))
     from tdxreclaim.facts.capture import open_capture
 
-    with contextlib.closing(open_capture(from_).source) as source:
+    also = ALSO_WANTED.union(include)
+    with contextlib.closing(open_capture(from_, also=also).source) as source:
         return collect(source, include=include)
 
 

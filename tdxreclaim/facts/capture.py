@@ -66,10 +66,16 @@ def recognise(text: str) -> CaptureFormat | None:
     return None
 
 
-def open_capture(path: str, form: CaptureFormat | None = None) -> Capture:
+def open_capture(
+    path: str,
+    form: CaptureFormat | None = None,
+    *,
+    also: frozenset[str] = frozenset(),
+) -> Capture:
     """Return the captured host at *path* (a file, ``-``, a directory or a tar).
 
-    *form* overrides what its beginning looks like.
+    *form* overrides what its beginning looks like; *also* are further files
+    that may be asked for, of a tar.
 
     Raises:
         HostReadError: it cannot be read.
@@ -87,21 +93,23 @@ def open_capture(path: str, form: CaptureFormat | None = None) -> Capture:
     file = open_captured(path)
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
-        capture = _open_file(file, name, form)
+        capture = _open_file(file, name, form, host.WANTED | also)
         if capture.format is CaptureFormat.TAR:
             # It is read as it is asked, and closes the file in the end.
             stack.pop_all()
     return capture
 
 
-def _open_file(file: io.BufferedReader, name: str, form: CaptureFormat | None) -> Capture:
+def _open_file(
+    file: io.BufferedReader, name: str, form: CaptureFormat | None, wanted: frozenset[str]
+) -> Capture:
     errors = archive.UNPACK_ERRORS
     try:
         head, stream = archive.read_head(archive.unpack(file, name))
     except errors as error:
         raise HostReadError(name, _reason(error)) from error
     if form is CaptureFormat.TAR or (form is None and archive.looks_like_tar(head)):
-        tar = archive.Archive(stream, host.WANTED, name, file)
+        tar = archive.Archive(stream, wanted, name, file)
         if not tar.find_any():
             why = NO_HOST
             if tar.damage:

@@ -49,6 +49,13 @@ _AS_IT_IS = (
     "sys/devices/system/node/online",
     "sys/devices/system/cpu/online",
 )
+# What is looked at beside what `check` reads; a tar has to know before it is read.
+ALSO_WANTED = frozenset(
+    (
+        *_AS_IT_IS,
+        *("proc/cmdline", "proc/meminfo", "proc/sys/kernel/hostname", "etc/hostname", "hostname"),
+    )
+)
 _PLAIN_VALUE = r"(?:[YyNn01]|on|off|auto|force|never)"
 _OPTION = re.compile(
     # The kernel takes - for _ in these names.
