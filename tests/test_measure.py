@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,8 @@ from tdxreclaim.facts.measure import (
     Pages,
     Run,
     Store,
+    _Crew,
+    _Memory,
     choose_store,
     machine_code,
     measure_clear,
@@ -251,3 +256,21 @@ def test_where_more_threads_add_nothing() -> None:
     assert saturates_at([run(1, 10), run(2, 19), run(4, 20)]) == 2
     assert saturates_at([run(1, 10), run(2, 20)]) is None
     assert saturates_at([run(1, 10)]) is None
+
+
+def test_an_interrupt_waits_for_the_threads() -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    done = []
+
+    def fill(start: int, end: int) -> None:
+        signal.pthread_kill(main, signal.SIGINT)
+        for value in range(5):  # long enough for a wait that is not masked to end before
+            ctypes.memset(start, value, end - start)
+        done.append(True)
+
+    cpus = sorted(os.sched_getaffinity(0))[:1] * 2
+    with _Memory(64 * MIB, Pages.SMALL) as memory:
+        with pytest.raises(KeyboardInterrupt):
+            _Crew(cpus).run(2, memory, fill)
+        assert done == [True, True]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import signal
 import statistics
 import threading
 import time
@@ -477,10 +478,31 @@ class _Crew:
                 barrier.abort()
 
         crew = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
-        for each in crew:
-            each.start()
-        for each in crew:
-            each.join()
+        # An interrupt that ended the wait would have the memory unmapped under
+        # threads that still write to it, so it waits until they are done.  They
+        # inherit the mask; a thread in machine code could not be stopped anyway.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            _start_all(crew, barrier, failed)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         if failed:
             raise UnmeasurableError("calibrate clear", f"a thread failed: {failed[0]}")
         return max(ended) - min(began)
+
+
+def _start_all(
+    crew: Sequence[threading.Thread], barrier: threading.Barrier, failed: list[BaseException]
+) -> None:
+    """Start the threads and wait for them; if one cannot start, release the others."""
+    started = []
+    for each in crew:
+        try:
+            each.start()
+        except RuntimeError as error:
+            failed.append(error)
+            barrier.abort()
+            break
+        started.append(each)
+    for each in started:
+        each.join()
