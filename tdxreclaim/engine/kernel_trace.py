@@ -253,6 +253,8 @@ def _times(tally: _Tally, action: Action) -> Times | None:
         )
     else:
         return None
+    if not count or likely <= 0:
+        return None  # below what the clock can tell, or never called: no time was measured
     return Times(count, Span(min(low, likely), likely, max(high, likely)))
 
 

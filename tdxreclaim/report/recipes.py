@@ -22,7 +22,8 @@ _FTRACE = """\
 #   4. tdxreclaim calibrate trace shutdown.trace -o my.toml
 #
 # Only the functions named here are traced; what the buffer cannot hold is lost,
-# and counted as lost.  Everything is put back at the end.
+# and counted as lost.  At the end the tracer is off, the filter
+# is empty and the buffer has its old size; a filter or tracer of yours is gone.
 set -eu
 
 out=${{1:?usage: sh recipe.sh FILE}}
