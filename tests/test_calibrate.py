@@ -27,6 +27,7 @@ from tdxreclaim.report.schemas import read_schema
 if TYPE_CHECKING:
     from conftest import RunTool
 
+HOSTS = Path(__file__).parent / "hosts"
 CLEAR = ("calibrate", "clear", "--size", "4MiB", "--rounds", "2", "--pages", "4k")
 CSV = """memory,vcpus,packages,kernel,order,seconds,n,affected
 64GiB,8,2,6.17,upstream,300.5,3,no
@@ -212,6 +213,35 @@ def test_list_show_check_diff(run: RunTool, tmp_path: Path) -> None:
     diff = document["diff"]
     assert isinstance(diff, dict)
     assert diff["steps"][0]["ratio"] == round(2500 / 2400, 4)
+
+
+def test_a_stand_in_is_said_wherever_it_is_used(run: RunTool, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    text = read_shipped_calibration("published").replace('name = "published"', 'name = "other"')
+    head, clear = text.split("[steps.clear]\n", 1)
+    clear = 'stand_in = "vmovntdq on user memory"\n' + clear
+    other.write_text(f"{head}[steps.clear]\n{clear}")
+    for command in (
+        ["calibrate", "diff", "published", str(other)],
+        ["calibrate", "show", str(other)],
+        ["simulate", "--validate", "--calibration", str(other)],
+        ["simulate", *QUESTION, "--calibration", str(other)],
+        [
+            "triage",
+            "--from",
+            str(HOSTS / "gnr-7.0-active"),
+            "--memory",
+            "64G",
+            "--calibration",
+            str(other),
+        ],
+    ):
+        for form in ("text", "json"):
+            said = run(*command, "-f", form).out
+            assert "vmovntdq on user memory" in " ".join(said.split()), (command, form)
+    validated = json.loads(run("simulate", "--validate", "-f", "json").out)
+    jsonschema.validate(validated, json.loads(read_schema("validate")))
+    assert validated["warnings"] == []
 
 
 def test_the_schema_of_a_calibration_is_what_the_reader_wants() -> None:

@@ -261,12 +261,12 @@ def _validation(record: Calibration, format_: str, *, width: int, color: bool) -
     if format_ == "json":
         from tdxreclaim.report import simulation_json
 
-        return simulation_json.render_validation(rows)
+        return simulation_json.render_validation(record, rows)
     if format_ == "shell":
         raise UsageError("--validate", "comes as text or json, not as shell")
     from tdxreclaim.report import simulation_text
 
-    return simulation_text.render_validation(rows, width=width, color=color)
+    return simulation_text.render_validation(record, rows, width=width, color=color)
 
 
 def _render(simulation: Simulation, format_: str, *, width: int, color: bool) -> str:

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 
 
 class Change(NamedTuple):
-    """What one step costs in each."""
+    """What one step costs in each; ``instead`` is what a stand-in was measured on."""
 
     action: Action
     one: Span
     other: Span
     one_known: Provenance
     other_known: Provenance
+    one_instead: str | None
+    other_instead: str | None
 
     @property
     def ratio(self) -> float | None:
@@ -34,6 +36,8 @@ def compare(one: Calibration, other: Calibration, *, vcpus: int) -> tuple[Change
             other.steps[action].at(vcpus),
             one.steps[action].provenance,
             other.steps[action].provenance,
+            one.steps[action].stand_in,
+            other.steps[action].stand_in,
         )
         for action in Action
     )

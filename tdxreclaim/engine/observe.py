@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tdxreclaim.engine.calibration import Span
 from tdxreclaim.engine.cost import estimate
 from tdxreclaim.engine.plan import Action, Order, Phase
-from tdxreclaim.engine.question import set_scene
+from tdxreclaim.engine.question import identified_cpu, set_scene
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.policy.model import Clearing, HostState, Verdict
 
@@ -28,7 +28,8 @@ class Answer(NamedTuple):
 
     ``because`` says why no time could be estimated, if none could; the other
     fields are ``None`` then.  ``low`` and ``high`` are the estimates for the
-    fewest and the most vCPUs, the same where their number is given.
+    fewest and the most vCPUs, the same where their number is given.  ``premises``
+    are in what the calibration is of something else than was asked about.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Answer(NamedTuple):
     scene: Scene | None = None
     estimate: Estimate | None = None
     hkid_first: Span | None = None
+    premises: tuple[str, ...] = ()
 
 
 def judge_time(
@@ -82,6 +84,7 @@ def judge_time(
         scene=scene,
         estimate=main,
         hkid_first=fast,
+        premises=calibration.premises(cpu=identified_cpu(decision), kernel=decision.kernel.release),
     )
 
 

@@ -73,6 +73,14 @@ def set_scene(
     )
 
 
+def identified_cpu(decision: Decision) -> str | None:
+    """Vendor and number of the first processor that could be identified; None if none could."""
+    for each in decision.silicon.processors:
+        if each.group.identified:
+            return f"{each.group.vendor} {each.group.number}"
+    return None
+
+
 def _affected(decision: Decision, assumed: list[str]) -> bool:
     match decision.verdict:
         case Verdict.CLEAR_REQUIRED:

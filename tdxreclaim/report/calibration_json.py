@@ -15,7 +15,7 @@ from tdxreclaim.report.json_v1 import dump, tool
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from tdxreclaim.engine.calibration import Calibration, Origin, Span, StepCost
+    from tdxreclaim.engine.calibration import Calibration, Origin, Provenance, Span, StepCost
     from tdxreclaim.engine.comparing import Change
     from tdxreclaim.engine.fit import Fit
     from tdxreclaim.engine.kernel_trace import Recording
@@ -139,14 +139,19 @@ def render_diff(
             "steps": [
                 {
                     "step": each.action,
-                    "one": {**_span(each.one), "provenance": each.one_known},
-                    "other": {**_span(each.other), "provenance": each.other_known},
+                    "one": _compared(each.one, each.one_known, each.one_instead),
+                    "other": _compared(each.other, each.other_known, each.other_instead),
                     "ratio": None if each.ratio is None else round(each.ratio, 4),
                 }
                 for each in changes
             ],
         },
     )
+
+
+def _compared(span: Span, known: Provenance, instead: str | None) -> dict[str, object]:
+    stand_in = {} if instead is None else {"stand_in": instead}
+    return {**_span(span), "provenance": known, **stand_in}
 
 
 def _document(command: str, **parts: object) -> str:

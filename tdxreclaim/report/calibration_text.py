@@ -325,12 +325,16 @@ def render_diff(
             (
                 each.action.label,
                 format_ns(each.one.likely_ns),
-                each.one_known,
+                each.one_known if each.one_instead is None else "stand-in",
                 format_ns(each.other.likely_ns),
-                each.other_known,
+                each.other_known if each.other_instead is None else "stand-in",
                 "" if each.ratio is None else f"{each.ratio:.3g} x",
             )
             for each in changes
         ),
     )
+    sheet.paragraph(f"ratio: {other.name} over {one.name}.", first="  ", indent=2)
+    for calibration in (one, other):
+        for said in calibration.premises():
+            sheet.paragraph(f"{calibration.name}: {said}.", "yellow", first="  ", indent=2)
     return sheet.text()

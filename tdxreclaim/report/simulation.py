@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.engine.plan import Action
+from tdxreclaim.engine.question import identified_cpu
 from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.policy.sizes import format_size
@@ -73,21 +74,9 @@ class Simulation(NamedTuple):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Where the calibration is of something else than what was asked about."""
-        calibration = self.calibration
-        cpu = next(
-            (
-                f"{each.group.vendor} {each.group.number}"
-                for each in self.decision.silicon.processors
-                if each.group.identified
-            ),
-            None,
+        return self.calibration.premises(
+            cpu=identified_cpu(self.decision), kernel=self.decision.kernel.release
         )
-        said = [
-            f"{action.label} is a stand-in, not the step itself: {what}"
-            for action, what in calibration.stand_ins.items()
-        ]
-        kernel = self.decision.kernel.release
-        return (*said, *calibration.strangers(cpu=cpu, kernel=kernel))
 
     @property
     def caveats(self) -> tuple[str, ...]:

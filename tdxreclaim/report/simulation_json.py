@@ -15,7 +15,7 @@ from tdxreclaim.report.simulation_text import PHASE_NAMES, headline
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tdxreclaim.engine.calibration import Span
+    from tdxreclaim.engine.calibration import Calibration, Span
     from tdxreclaim.engine.cost import Validation
     from tdxreclaim.engine.scenarios import Scenario
     from tdxreclaim.engine.trace import Event
@@ -159,12 +159,13 @@ def render(simulation: Simulation) -> str:
     return dump(document)
 
 
-def render_validation(rows: tuple[Validation, ...]) -> str:
+def render_validation(calibration: Calibration, rows: tuple[Validation, ...]) -> str:
     """Return published and emulated totals as one JSON object."""
     return dump(
         {
             "schema": VALIDATE_SCHEMA,
             "tool": tool(),
+            "warnings": list(calibration.premises()),
             "rows": [
                 {
                     "order": each.row.order,

@@ -15,6 +15,7 @@ from tdxreclaim.report.text import faked_line
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from tdxreclaim.engine.calibration import Calibration
     from tdxreclaim.engine.cost import Estimate, Validation
     from tdxreclaim.engine.question import WhatIf
     from tdxreclaim.engine.scenarios import Scenario
@@ -280,7 +281,13 @@ def _event(event: Event) -> str:
     return said
 
 
-def render_validation(rows: tuple[Validation, ...], *, width: int = 80, color: bool = False) -> str:
+def render_validation(
+    calibration: Calibration,
+    rows: tuple[Validation, ...],
+    *,
+    width: int = 80,
+    color: bool = False,
+) -> str:
     """Return published and emulated totals side by side."""
     sheet = Sheet(width, color=color)
     sheet.paragraph("Published teardowns beside the emulated ones", "bold")
@@ -300,6 +307,8 @@ def render_validation(rows: tuple[Validation, ...], *, width: int = 80, color: b
         ),
     )
     sheet.blank()
+    for said in calibration.premises():
+        sheet.paragraph(f"WARNING: {said}.", "yellow")
     sheet.paragraph(
         "A calibration that was fitted to such rows reproduces them; that shows that the "
         "arithmetic is right, not that another host behaves so. The published sizes are in GB, "

@@ -122,6 +122,7 @@ def _details(answer: Answer) -> list[str]:
         f"kernel {scene.kernel} on {scene.cpu}: {scene.plan.order} order, "
         f"{'clears' if scene.plan.clearing.clears(erratum=scene.platform.erratum) else 'does not clear'} here"
     )
+    details += [f"WARNING: {each}" for each in answer.premises]
     clearing = (
         f"clearing {share['clearing']}"
         if shares(answer)["clearing"] > 0
