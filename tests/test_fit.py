@@ -72,6 +72,17 @@ def test_noise_is_not_wild() -> None:
     assert _fit(_rows(noise=0.01)).wild is None
 
 
+def test_rows_that_no_cost_explains_are_warned_of() -> None:
+    assert _fit(_rows(noise=0.005)).warnings == ()
+    assert _fit(_rows(wild=3, noise=0.005)).warnings == ()
+    nothing = _fit(
+        HEAD + "64GiB,8,2,6.17,upstream,0.001,3,no\n32GiB,8,2,6.17,upstream,0.001,3,no\n"
+    )
+    assert not nothing.solved
+    assert "nothing was fitted" in nothing.warnings[0]
+    assert "rows[0], rows[1]" in nothing.warnings[1]
+
+
 def test_what_two_alike_rows_cannot_tell() -> None:
     found = _fit(f"{HEAD}64GiB,8,1,6.17,upstream,300,1,\n128GiB,8,1,6.17,upstream,600,1,\n")
 

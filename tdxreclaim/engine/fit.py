@@ -41,6 +41,9 @@ _NS = 1e9
 _DEPENDENT = 1e-4
 # A part of a step's time below this is not worth a name.
 _SLIGHT = 0.02
+# A shutdown that a fit is further off than this is not explained by it.  The
+# published ones come out within 10 %.
+_REPRODUCED = 0.15
 # A wild row is off by more than this, and by this many times what the rest is.
 _WILD_ERROR = 0.05
 _WILD_TIMES = 6.0
@@ -109,6 +112,22 @@ class Fit:
     def wild(self) -> Residual | None:
         """The row that was left out."""
         return next((each for each in self.residuals if each.wild), None)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What speaks against using it: nothing solved for, rows that it does not reproduce."""
+        said = [] if self.solved else ["no cost could be solved for: nothing was fitted"]
+        missed = [
+            each for each in self.residuals if not each.wild and abs(each.error) > _REPRODUCED
+        ]
+        if missed:
+            rows = ", ".join(f"rows[{each.number}]" for each in missed)
+            said.append(
+                f"more than {_REPRODUCED:.0%} off: {rows}; the costs do not explain "
+                "them. Are memory, vCPUs, kernel and order right, and were the TDs shut down one "
+                "at a time?"
+            )
+        return tuple(said)
 
 
 class _Column(NamedTuple):
@@ -229,7 +248,9 @@ class _Problem:
                     tuple(kept), tuple(values), tuple(errors), tuple(dropped), rms, left_over
                 )
             column = kept.pop(worst)
-            dropped.append((column, "too small a part of these shutdowns to be told from nothing"))
+            dropped.append(
+                (column, "too small a part of these shutdowns, or lost in their scatter")
+            )
 
     def _independent(
         self, columns: Sequence[_Column], rows: Sequence[int]

@@ -117,6 +117,7 @@ def render_fit(fit: Fit, calibration: Calibration) -> str:
             "rows_left_over": fit.rows_left_over,
             "wild_row": None if wild is None else wild.number,
         },
+        warnings=list(fit.warnings),
         calibration=_calibration(calibration),
     )
 

@@ -251,6 +251,8 @@ def render_fit(fit: Fit, calibration: Calibration, *, width: int = 80, color: bo
         ),
         "bold",
     )
+    for said in fit.warnings:
+        sheet.paragraph(f"WARNING: {said}", "bold yellow")
     if fit.wild is not None:
         row = fit.wild
         sheet.paragraph(
@@ -265,6 +267,12 @@ def render_fit(fit: Fit, calibration: Calibration, *, width: int = 80, color: bo
             (each.label, format_ns(round(each.ns)), format_ns(round(each.error_ns)))
             for each in fit.solved
         ),
+    )
+    sheet.paragraph(
+        "+-: one standard error of the arithmetic; of the rounding of the seconds alone where no "
+        "row is left over. It does not hold what the costs that were taken as known are wrong by.",
+        first="  ",
+        indent=2,
     )
     if fit.untold:
         sheet.heading("Not told by these shutdowns")
