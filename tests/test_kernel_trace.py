@@ -35,7 +35,7 @@ def _us(ns: int) -> str:
     return f"{mark}{ns / 1000:7.3f} us"
 
 
-def synthetic(pages: int, *, form: str, seed: int = 1) -> str:
+def synthetic(pages: int, *, form: str, seed: int = 1) -> str:  # noqa: C901 - one recording in one place
     """A shutdown of *pages* with COSTS, as CPU 3 sees it, beside a noisy CPU 0."""
     noise = random.Random(seed)
     lines = ["# tracer: function_graph", "#", "# CPU  DURATION            FUNCTION CALLS"]
@@ -58,6 +58,16 @@ def synthetic(pages: int, *, form: str, seed: int = 1) -> str:
                 f"   {task:>16}  [{cpu:03d}] d..1. {clock:.6f}: {kind} {duration:>12}  |  {function}"
             )
 
+    def interrupt() -> None:
+        """As each tracer shows one: ftrace with arrows, trace-cmd by its function alone."""
+        if form == "trace-cmd":
+            put(3, _us(40_000), "  irq_enter_rcu();")
+            return
+        head = f" {clock:.6f} |   3)  qemu-kvm-4711  | d..1. | " if form == "proc" else " 3)  "
+        lines.append(f"{head} ==========> |")
+        put(3, _us(40_000), "  handle_irq();")
+        lines.append(f"{head} <========== |")
+
     for page in range(pages):
         put(3, "", "tdx_sept_remove_private_spte() {")
         whole = 0
@@ -69,9 +79,7 @@ def synthetic(pages: int, *, form: str, seed: int = 1) -> str:
                 put(0, _us(took * 9), "sched_clock_tick();")
             if page % 500 == 3 and name == "tdh_mem_track":
                 put(3, "", f"{name}() {{")
-                put(3, "", "==========> |")
-                put(3, _us(40_000), "  sysvec_apic_timer_interrupt();")
-                put(3, "", "<========== |")
+                interrupt()
                 put(3, _us(took + 45_000), "}", ends=True)
             elif name == "tdx_quirk_reset_page":
                 put(3, "", f"{name}() {{")

@@ -299,6 +299,10 @@ _LOST = re.compile(
 _HOLDS_UP = re.compile(r"sysvec_|_interrupt$|irq_enter|^exc_nmi|^asm_|^__?schedule$|^schedule$")
 
 
+# Where an interrupt begins and ends, in the column of durations.
+_ARROWS = ("==========>", "<==========")
+
+
 class _Graph:
     """A function graph, line by line."""
 
@@ -362,7 +366,7 @@ class _Graph:
         if columns and (task := _TASK.match(columns[0])):
             self._runs(cpu, task[1])
         function = function.strip()
-        if function.startswith(("==========>", "<==========")):
+        if duration.strip() in _ARROWS:
             self._hold_up(cpu)
         elif function.startswith("}"):
             name = _END_NAME.search(function)

@@ -217,7 +217,7 @@ def render_trace(
         ),
     )
     sheet.heading("Left out")
-    sheet.item(f"{recording.interrupted:,} in which an interrupt or another task ran.")
+    sheet.item(f"{recording.interrupted:,} in which an interrupt or another task was seen.")
     lost = f"{recording.lost_events:,} events in {recording.lost_notices:,} places"
     sheet.item(
         f"{recording.lost:,} without beginning or end; the tracer says that it lost "

@@ -107,9 +107,13 @@ kretprobe:{function} /@began_{function}[tid]/
 """
 
 
+# What every interrupt calls first: without it none is seen in what it held up.
+_INTERRUPT = "irq_enter_rcu"
+
+
 def render_ftrace(functions: tuple[Traced, ...], kernel: str) -> str:
     """Return a POSIX shell script that records with ftrace's function_graph."""
-    names = "\n".join(each.function for each in functions)
+    names = "\n".join([*(each.function for each in functions), _INTERRUPT])
     return _FTRACE.format(functions=names, kernel=kernel)
 
 
