@@ -10,10 +10,24 @@ from typing import NamedTuple, Protocol
 
 import pytest
 
+import tdxreclaim
 from tdxreclaim.cli import main
 
 HERE = Path(__file__).parent
 SHARED_CASES = HERE.parents[1] / "shared" / "cases"
+# Named, not listed: that the folder holds these is part of the test.
+CASES = (
+    "cpuid-GenuineIntel00606A6_ICX_04.txt",
+    "cpuid-GenuineIntel00806F8_SapphireRapids_05.txt",
+    "cpuinfo-sapphirerapids-8480plus-bare-metal.txt",
+    "cpuinfo-zen5.txt",
+    "dmesg-module-init-failed.txt",
+    "dmesg-reclaim-seamcall-failed.txt",
+    "dmesg-spr-8480ctdx-module-initialized.txt",
+    "lscpu-emr-8558.txt",
+    "sysroot-armv7.tar.gz",
+    "sysroot-x86_64-epyc_7451.tar.gz",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +38,12 @@ class Ran(NamedTuple):
     status: int
     out: str
     err: str
+
+    @property
+    def golden(self) -> str:
+        """What a golden file holds: the output without the version, then the exit status."""
+        out = self.out.replace(f'"version": "{tdxreclaim.__version__}"', '"version": "VERSION"')
+        return f"{out}exit status: {self.status}\n"
 
 
 class RunTool(Protocol):
@@ -77,3 +97,15 @@ def shared_cases() -> Path:
             pytest.fail(f"{SHARED_CASES} is required in CI")
         pytest.skip(f"no real captures here ({SHARED_CASES})")
     return SHARED_CASES
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> str:
+    """Return the name of each real capture in turn."""
+    return str(request.param)
+
+
+@pytest.fixture
+def case_names() -> tuple[str, ...]:
+    """Return the names of all real captures."""
+    return CASES

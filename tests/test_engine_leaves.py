@@ -11,12 +11,6 @@ from tdxreclaim.engine.memory import PageStore
 from tdxreclaim.engine.states import PAGES, Dirty, Health, KeyIdState, Lifecycle, Line, Page, Use
 from tdxreclaim.engine.truth import Key, Op, Seen
 
-ON_PAGE = {
-    Leaf.TDH_MEM_RANGE_BLOCK,
-    Leaf.TDH_MEM_PAGE_REMOVE,
-    Leaf.TDH_PHYMEM_PAGE_WBINVD,
-    Leaf.TDH_PHYMEM_PAGE_RECLAIM,
-}
 DIRTY_TD = Line(True, Health.MAC_FITS, Dirty.TD)
 
 

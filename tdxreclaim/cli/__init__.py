@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 
 import click
 
@@ -13,7 +14,7 @@ from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageErr
 
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
 
-# Where each command lives: it is imported when it is run, or asked for help.
+# Each is a module of its own here, imported when it is run, or asked for help.
 _COMMANDS = (
     *("check", "simulate", "scenario", "calibrate"),
     *("capture", "triage", "findings", "errata", "schema"),
@@ -25,43 +26,10 @@ class _Commands(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name == "check":
-            from tdxreclaim.cli.check import check
-
-            return check
-        if cmd_name == "simulate":
-            from tdxreclaim.cli.simulate import simulate
-
-            return simulate
-        if cmd_name == "scenario":
-            from tdxreclaim.cli.scenario import scenario
-
-            return scenario
-        if cmd_name == "capture":
-            from tdxreclaim.cli.capture import capture
-
-            return capture
-        if cmd_name == "triage":
-            from tdxreclaim.cli.triage import triage
-
-            return triage
-        if cmd_name == "findings":
-            from tdxreclaim.cli.findings import findings
-
-            return findings
-        if cmd_name == "errata":
-            from tdxreclaim.cli.errata import errata
-
-            return errata
-        if cmd_name == "schema":
-            from tdxreclaim.cli.schema import schema
-
-            return schema
-        if cmd_name == "calibrate":
-            from tdxreclaim.cli.calibrate import calibrate
-
-            return calibrate
-        return None
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        return command
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

@@ -141,7 +141,6 @@ COMPARABLE = {
     "7.2": (PLANS["7.2"], "7.2"),
     "hkid-first": (_HKID_FIRST, "HKID first (no release)"),
 }
-DEFAULT_COMPARISON = ("6.17", "6.18", "hkid-first")
 
 
 def compare(

@@ -215,11 +215,6 @@ OTHER_VENDORS = frozenset(
 )
 
 
-def find_erratum(erratum_id: str) -> Erratum | None:
-    """Return the erratum of that id."""
-    return next((erratum for erratum in ERRATA if erratum.id == erratum_id), None)
-
-
 def errata_of(vfm: Vfm) -> tuple[Erratum, ...]:
     """Return the errata that list this CPU."""
     return tuple(erratum for erratum in ERRATA if vfm in erratum.affected)
