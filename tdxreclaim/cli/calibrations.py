@@ -16,8 +16,18 @@ def read_calibration(name: str) -> Calibration:
 
     """
     from tdxreclaim.engine.calibration import SHIPPED, load
+    from tdxreclaim.errors import HostReadError
     from tdxreclaim.facts.source import read_file, read_shipped_calibration
 
     if name in SHIPPED:
         return load(read_shipped_calibration(name), name)
-    return load(read_file(name), name)
+    try:
+        text = read_file(name)
+    except HostReadError as error:
+        if "/" in name or name.endswith(".toml"):
+            raise
+        known = ", ".join(SHIPPED)
+        raise HostReadError(
+            name, f"{error.why}; shipped calibrations: {known}", error.errno
+        ) from error
+    return load(text, name)

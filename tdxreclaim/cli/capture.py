@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.capture_host import HostCapture
 
 
-@click.command(add_help_option=False)
+@click.command(
+    add_help_option=False, short_help="Collect what can be used of a host into an archive."
+)
 @click.option(
     "--output",
     "-o",

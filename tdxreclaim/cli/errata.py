@@ -15,7 +15,7 @@ from tdxreclaim.cli.output import (
 from tdxreclaim.errors import UsageError
 
 
-@click.command(add_help_option=False)
+@click.command(add_help_option=False, short_help="Print the tables of errata, CPUs and kernels.")
 @click.argument("name", metavar="[NAME]", required=False)
 @text_or_json_option
 @color_option

@@ -8,7 +8,7 @@ from tdxreclaim.cli.output import color_option, emit, help_option, terminal_widt
 from tdxreclaim.errors import UsageError
 
 
-@click.command(add_help_option=False)
+@click.command(add_help_option=False, short_help="Print the catalogue of what triage finds.")
 @click.argument("name", metavar="[ID]", required=False)
 @click.option(
     "--format",

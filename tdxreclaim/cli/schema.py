@@ -7,7 +7,7 @@ import click
 from tdxreclaim.cli.output import emit, help_option
 
 
-@click.command(add_help_option=False)
+@click.command(add_help_option=False, short_help="Print the JSON Schema of what a command prints.")
 @click.argument(
     "name",
     type=click.Choice(

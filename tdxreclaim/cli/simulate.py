@@ -35,7 +35,9 @@ _DEFAULT_COMPARISON = "6.17,6.18,hkid-first"
 _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "reclaim-fails")
 
 
-@click.command(add_help_option=False)
+@click.command(
+    add_help_option=False, short_help="Emulate the shutdown of a TD: its time, its leftovers."
+)
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB, 1.2TiB.")
 @click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
 @click.option(
@@ -127,8 +129,8 @@ def simulate(
         ctx.exit(0)
     simulation = _simulate(
         record,
-        memory=_needed("--memory", memory),
-        vcpus=_needed("--vcpus", vcpus),
+        memory=_needed("--memory", "the TD's memory", memory),
+        vcpus=_needed("--vcpus", "how many vCPUs the TD has", vcpus),
         packages=packages,
         order=order,
         clear=clear,
@@ -144,9 +146,9 @@ def simulate(
     ctx.exit(0 if exit_zero else simulation.exit_status)
 
 
-def _needed(option: str, value: str | None) -> str:
+def _needed(option: str, what: str, value: str | None) -> str:
     if value is None:
-        raise UsageError(option, "needed: the size of the TD (see tdxreclaim simulate --help)")
+        raise UsageError(option, f"needed: {what} (see tdxreclaim simulate --help)")
     return value
 
 

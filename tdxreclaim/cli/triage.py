@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tdxreclaim.report.triage import Triage
 
 
-@click.command(add_help_option=False)
+@click.command(add_help_option=False, short_help="Find out why a TD is slow to shut down.")
 @click.option(
     "--from",
     "from_",

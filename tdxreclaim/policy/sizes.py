@@ -43,8 +43,7 @@ def parse_size(option: str, text: str) -> int:
     if size <= 0:
         raise UsageError(option, f"{text} is nothing: a TD has memory")
     if unit in _EXACT and size % PAGE_BYTES:
-        pages = float(size / PAGE_BYTES)
-        raise UsageError(option, f"{text} is {pages:g} pages of 4 KiB, not a whole number")
+        raise UsageError(option, f"{text} is not a whole number of 4 KiB pages")
     return -int(-size // PAGE_BYTES) * PAGE_BYTES
 
 
