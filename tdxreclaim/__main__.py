@@ -1,9 +1,16 @@
 """The entry point: ``tdxreclaim`` and ``python -m tdxreclaim``."""
 
-import contextlib
-import gc
 import os
 import sys
+
+# `python -m` looks for modules in the current directory first; whoever owns
+# that directory would run code as us.
+if __name__ == "__main__" and not sys.flags.safe_path:
+    _PACKAGES = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:1] = [entry for entry in sys.path[:1] if entry == _PACKAGES]
+
+import contextlib
+import gc
 from typing import NoReturn
 
 # Collecting garbage while modules load finds none and costs a twelfth of the

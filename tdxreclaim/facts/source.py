@@ -203,6 +203,41 @@ class PyCpuinfo:
         return frozenset(map(str, value)) if isinstance(value, list) else frozenset()
 
 
+# Runs with -I -S, so that its path is the standard library and then the folder
+# handed over: neither the current directory nor PYTHON* can slip a module in,
+# and a user install or a single file, which -I alone would hide, still works.
+_ASK_PY_CPUINFO = """
+import runpy, sys
+sys.path.append(sys.argv[1])
+sys.argv[1:] = ["--json"]
+runpy.run_module("cpuinfo", run_name="__main__", alter_sys=True)
+"""
+
+
+def _find_py_cpuinfo() -> str:
+    """Return the folder or archive that holds the ``cpuinfo`` of this process.
+
+    The current directory is passed over, although ``python -m`` and PYTHONPATH
+    put it in the path: what lies there is not ours.
+
+    Raises:
+        HostReadError: there is none.
+
+    """
+    from importlib.machinery import PathFinder
+
+    try:
+        here = os.getcwd()
+    except OSError:
+        here = ""  # deleted: nothing can lie in it
+    path = [entry for entry in sys.path if os.path.isabs(entry) and entry != here]
+    spec = PathFinder.find_spec("cpuinfo", path)
+    if spec is None or spec.origin is None:
+        raise HostReadError("py-cpuinfo", "not installed outside the current directory")
+    # .../cpuinfo/__init__.py
+    return os.path.dirname(os.path.dirname(spec.origin))
+
+
 def read_py_cpuinfo() -> PyCpuinfo:
     """Ask py-cpuinfo about this host; takes more than a second.
 
@@ -217,15 +252,16 @@ def read_py_cpuinfo() -> PyCpuinfo:
     import subprocess
 
     what = "py-cpuinfo"
+    command = [sys.executable, "-I", "-S", "-c", _ASK_PY_CPUINFO, _find_py_cpuinfo()]
     try:
-        run = subprocess.run(
-            [sys.executable, "-m", "cpuinfo", "--json"],
-            capture_output=True,
-            check=False,
-            timeout=60,
+        # Our own interpreter, with nothing of the user in its path.
+        run = subprocess.run(  # noqa: S603
+            command, cwd="/", capture_output=True, check=False, timeout=60
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise HostReadError(what, str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise HostReadError(what, "it did not answer within 60 s") from error
+    except OSError as error:
+        raise HostReadError(what, _why(error), error.errno) from error
     try:
         values = json.loads(run.stdout)
     except ValueError as error:
