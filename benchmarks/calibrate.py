@@ -19,9 +19,9 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from tdxreclaim.facts.cpu import parse_cpuinfo
+from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 from tdxreclaim.facts.measure import Pages, Store, _Code, _Memory, choose_store
-from tdxreclaim.facts.source import Live
+from tdxreclaim.facts.sources.live import Live
 
 if TYPE_CHECKING:
     from collections.abc import Callable

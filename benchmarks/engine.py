@@ -17,24 +17,23 @@ from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from tdxreclaim.engine.calibration import load
-from tdxreclaim.engine.inject import Injections
-from tdxreclaim.engine.machine import Platform
+from tdxreclaim.costs.simulate import simulate
+from tdxreclaim.costs.toml import load
+from tdxreclaim.engine.build import initial_page
+from tdxreclaim.engine.faults import Injections
+from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import PLANS, Clearing
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.engine.simulate import initial_page, simulate
 from tdxreclaim.engine.states import LINES, Dirty, Page, Use
 from tdxreclaim.engine.truth import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdxreclaim.engine.simulate import Result
+    from tdxreclaim.costs.simulate import Result
 
 ROOT = Path(__file__).resolve().parent.parent
-CALIBRATION = load(
-    (ROOT / "tdxreclaim/engine/calibrations/published.toml").read_text(), "published"
-)
+CALIBRATION = load((ROOT / "tdxreclaim/costs/calibrations/published.toml").read_text(), "published")
 PLATFORM = Platform(mode=Mode.CI, erratum=True, packages=2)
 PLAN = PLANS["6.18"]
 PEER_PAGES = 100_000

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdxreclaim.facts.logs import BEGINNINGS
+from tdxreclaim.facts.logs.line import BEGINNINGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 import jsonschema
 import pytest
 
-from tdxreclaim.cli.calibrations import read_calibration
-from tdxreclaim.engine.calibration import Calibration, load
-from tdxreclaim.engine.calibration_toml import dump
-from tdxreclaim.engine.kernel_trace import FUNCTIONS
-from tdxreclaim.engine.merging import merge
+from tdxreclaim.calibrate.merge import merge
+from tdxreclaim.calibrate.recordings import FUNCTIONS
+from tdxreclaim.costs.shipped import read_calibration, read_shipped_calibration
+from tdxreclaim.costs.toml import dump, load
 from tdxreclaim.engine.plan import Action
-from tdxreclaim.facts.source import read_shipped_calibration
 from tdxreclaim.report.schemas import read_schema
 
 if TYPE_CHECKING:
     from conftest import RunTool
+
+    from tdxreclaim.costs.calibration import Calibration
 
 HOSTS = Path(__file__).parent / "hosts"
 CLEAR = ("calibrate", "clear", "--size", "4MiB", "--rounds", "2", "--pages", "4k")
@@ -282,7 +282,7 @@ def test_what_is_written_is_read_back(run: RunTool) -> None:
 def test_merging_takes_the_best_of_each_step_and_of_equals_the_first() -> None:
     import dataclasses
 
-    from tdxreclaim.engine.calibration import Provenance
+    from tdxreclaim.costs.calibration import Provenance
 
     base = read_calibration("published")
 

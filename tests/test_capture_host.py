@@ -16,15 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdxreclaim.facts.capture_host import (
-    MANIFEST,
-    collect,
-    filter_log,
-    filter_options,
-    qemu_size,
-    scrub,
-)
-from tdxreclaim.facts.source import Files
+from tdxreclaim.facts.collect import MANIFEST, collect, filter_log, filter_options, qemu_size
+from tdxreclaim.facts.scrub import scrub
+from tdxreclaim.facts.sources.base import Files
 
 if TYPE_CHECKING:
     from conftest import RunTool

@@ -19,8 +19,8 @@ from click.testing import CliRunner
 from tdxreclaim.cli import cli
 from tdxreclaim.cli.output import requested_format, wants_color, write_whole
 from tdxreclaim.errors import ExitStatus, OutputError
-from tdxreclaim.facts.capture import CaptureFormat
 from tdxreclaim.facts.evidence import flat
+from tdxreclaim.facts.sources.recognise import CaptureFormat
 from tdxreclaim.policy.model import Verdict
 from tdxreclaim.report.schemas import read_schema
 

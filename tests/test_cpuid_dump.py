@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.cpuid import looks_like_cpuid, parse_cpuid
+from tdxreclaim.facts.formats.cpuid import looks_like_cpuid, parse_cpuid
 
 Registers = tuple[int, int, int, int]
 

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.facts.cpu import CpuGroup, looks_like_cpuinfo, parse_cpuinfo
+from tdxreclaim.facts.cpu import CpuGroup
+from tdxreclaim.facts.formats.cpuinfo import looks_like_cpuinfo, parse_cpuinfo
 from tdxreclaim.facts.host import describe
 
 if TYPE_CHECKING:

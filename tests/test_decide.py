@@ -13,19 +13,14 @@ from tdxreclaim.facts.evidence import Evidence, Fact, Origin
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import read_host
 from tdxreclaim.facts.kernel import Symbol
-from tdxreclaim.facts.source import Files
+from tdxreclaim.facts.sources.base import Files
 from tdxreclaim.policy.decide import VERDICT_RULES, decide
-from tdxreclaim.policy.errata import CPUS, ERRATA
-from tdxreclaim.policy.model import (
-    Clearing,
-    HostState,
-    Kexec,
-    Posture,
-    Silicon,
-    Verdict,
-)
-from tdxreclaim.policy.running import KERNEL_RULES
+from tdxreclaim.policy.kernel import KERNEL_RULES
+from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
 from tdxreclaim.policy.state import STATE_RULES
+from tdxreclaim.tables.cpus import CPUS
+from tdxreclaim.tables.errata import ERRATA
+from tdxreclaim.tables.kernels import Clearing, Kexec
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts

@@ -16,8 +16,9 @@ import pytest
 from tdxreclaim.cli import cli
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.policy.decide import VERDICT_RULES
-from tdxreclaim.policy.model import Clearing, HostState, Kexec, Posture, Silicon, Verdict
+from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
 from tdxreclaim.report import shell
+from tdxreclaim.tables.kernels import Clearing, Kexec
 
 if TYPE_CHECKING:
     from conftest import RunTool

@@ -6,17 +6,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tdxreclaim.engine.calibration
-from tdxreclaim.engine.calibration import Beyond, Point, Provenance, Span, StepCost, load
-from tdxreclaim.engine.cost import estimate, step_counts, validate
-from tdxreclaim.engine.inject import Injections
-from tdxreclaim.engine.machine import Platform
+import tdxreclaim.costs.calibration
+from tdxreclaim.costs.calibration import Beyond, Point, Provenance, StepCost
+from tdxreclaim.costs.estimate import estimate, step_counts, validate
+from tdxreclaim.costs.simulate import simulate
+from tdxreclaim.costs.toml import load
+from tdxreclaim.engine.faults import Injections
+from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order, Phase
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.engine.simulate import simulate
 from tdxreclaim.errors import MalformedInputError, UsageError
+from tdxreclaim.units import Span
 
-ENGINE = Path(tdxreclaim.engine.calibration.__file__).parent
+ENGINE = Path(tdxreclaim.costs.calibration.__file__).parent
 TEXT = (ENGINE / "calibrations" / "published.toml").read_text(encoding="utf-8")
 PUBLISHED = load(TEXT, "published")
 

@@ -6,8 +6,8 @@ from itertools import product
 import pytest
 
 from tdxreclaim.engine.leaves import LEAVES, Leaf, Operand, Reply, Status
-from tdxreclaim.engine.machine import Actor, Machine, Platform
-from tdxreclaim.engine.memory import PageStore
+from tdxreclaim.engine.module import Actor, Machine, Platform
+from tdxreclaim.engine.pages import PageStore
 from tdxreclaim.engine.states import PAGES, Dirty, Health, KeyIdState, Lifecycle, Line, Page, Use
 from tdxreclaim.engine.truth import Key, Op, Seen
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdxreclaim.engine.memory import BLOCK_PAGES, PageStore
+from tdxreclaim.engine.pages import BLOCK_PAGES, PageStore
 
 PAGES = 40
 TABLES = [

@@ -4,10 +4,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tdxreclaim.engine.host import quirk_clear_page
 from tdxreclaim.engine.leaves import Leaf
-from tdxreclaim.engine.machine import Actor, Machine, Platform
-from tdxreclaim.engine.memory import PageStore
+from tdxreclaim.engine.module import Actor, Machine, Platform
+from tdxreclaim.engine.pages import PageStore
 from tdxreclaim.engine.states import (
     CHILD_USES,
     PAGES,
@@ -19,6 +18,7 @@ from tdxreclaim.engine.states import (
     Page,
     Use,
 )
+from tdxreclaim.engine.teardown import quirk_clear_page
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 
 COUNT = 6

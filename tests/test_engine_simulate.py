@@ -9,23 +9,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tdxreclaim.engine.calibration
-from tdxreclaim.engine.calibration import load
-from tdxreclaim.engine.cost import estimate
-from tdxreclaim.engine.host import Host, LeakReason
-from tdxreclaim.engine.inject import Injections
+import tdxreclaim.costs.calibration
+from tdxreclaim.costs.estimate import estimate
+from tdxreclaim.costs.simulate import Result, simulate
+from tdxreclaim.costs.toml import load
+from tdxreclaim.engine.build import build, initial_page
+from tdxreclaim.engine.faults import Injections
 from tdxreclaim.engine.leaves import Leaf, Reply, Status
-from tdxreclaim.engine.machine import Actor, MachineCheck, Platform
+from tdxreclaim.engine.module import Actor, MachineCheck, Platform
 from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order, Phase, Plan, Scope
+from tdxreclaim.engine.recorder import Recorder
 from tdxreclaim.engine.reuse import Aftermath, Hazard, Mark, mark
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.engine.simulate import Result, build, initial_page, simulate
 from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Use, describe
-from tdxreclaim.engine.trace import Recorder
+from tdxreclaim.engine.teardown import Host, LeakReason
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 from tdxreclaim.errors import MalformedInputError, UsageError
 
-ENGINE = Path(tdxreclaim.engine.calibration.__file__).parent
+ENGINE = Path(tdxreclaim.costs.calibration.__file__).parent
 CAL = load((ENGINE / "calibrations" / "published.toml").read_text(encoding="utf-8"), "published")
 SMALL = Shape(memory_bytes=600 * 4096, vcpus=3)
 AFFECTED = Platform(erratum=True, packages=2)

@@ -6,13 +6,12 @@ import random
 
 import pytest
 
-from tdxreclaim.cli.calibrations import read_calibration
-from tdxreclaim.engine.calibration import Origin, Provenance
-from tdxreclaim.engine.fit import Fit, fit
-from tdxreclaim.engine.observations import parse
+from tdxreclaim.calibrate.fit import Fit, fit
+from tdxreclaim.calibrate.observations import parse
+from tdxreclaim.costs.calibration import Origin, Provenance
+from tdxreclaim.costs.shipped import read_calibration, read_shipped_observations
 from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.facts.source import read_shipped_observations
 
 PUBLISHED = read_calibration("published")
 NOBODY = Origin("fit", "h", "k", "d", "o", None)

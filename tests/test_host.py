@@ -8,14 +8,7 @@ import pytest
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.evidence import (
-    ABSENT,
-    NOT_KNOWN_OF_FAKED,
-    NOT_NEEDED,
-    Evidence,
-    Fact,
-    Origin,
-)
+from tdxreclaim.facts.evidence import ABSENT, NOT_KNOWN_OF_FAKED, NOT_NEEDED, Evidence, Fact, Origin
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import (
     CPUID,
@@ -32,7 +25,8 @@ from tdxreclaim.facts.host import (
     read_host,
 )
 from tdxreclaim.facts.kernel import Symbol
-from tdxreclaim.facts.source import KERNEL_LOG, Files, PyCpuinfo
+from tdxreclaim.facts.sources.base import KERNEL_LOG, Files
+from tdxreclaim.facts.sources.live import PyCpuinfo
 
 CONFIG = "boot/config-6.18.0"
 

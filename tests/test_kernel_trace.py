@@ -8,14 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdxreclaim.engine.calibration import Beyond, Origin, Point, Provenance
-from tdxreclaim.engine.kernel_trace import (
-    FUNCTIONS,
-    Recording,
-    calibration,
-    functions_of,
-    read,
-)
+from tdxreclaim.calibrate.recordings import FUNCTIONS, Recording, calibration, functions_of, read
+from tdxreclaim.costs.calibration import Beyond, Origin, Point, Provenance
 from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import MalformedInputError
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.klog import (
+from tdxreclaim.facts.logs.bringup import (
     LogReading,
     looks_like_kernel_log,
     parse_kernel_log,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.lscpu import looks_like_lscpu, parse_lscpu, parse_lscpu_json
+from tdxreclaim.facts.formats.lscpu import looks_like_lscpu, parse_lscpu, parse_lscpu_json
 
 # util-linux 2.38: indented groups, flags in the middle.
 NEW = """\

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from tdxreclaim.engine.clearing import calibration, saturates_at
+from tdxreclaim.calibrate.clear import calibration, saturates_at
 from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import UsageError
-from tdxreclaim.facts.cpu import parse_cpuinfo
+from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 from tdxreclaim.facts.measure import (
     Measured,
     Pages,
@@ -29,7 +29,8 @@ from tdxreclaim.facts.measure import (
     machine_code,
     measure_clear,
 )
-from tdxreclaim.facts.source import Files, Live
+from tdxreclaim.facts.sources.base import Files
+from tdxreclaim.facts.sources.live import Live
 
 MIB = 1 << 20
 CODED = [store for store in Store if store is not Store.MEMSET]

@@ -23,7 +23,7 @@ SCRIPT = "from tdxreclaim.__main__ import run; run()"
 # Asks as `check --cross-check` does; prints where the answer came from.
 ASK = """
 import sys
-from tdxreclaim.facts.source import _find_py_cpuinfo, read_py_cpuinfo
+from tdxreclaim.facts.sources.live import _find_py_cpuinfo, read_py_cpuinfo
 print(_find_py_cpuinfo())
 print(read_py_cpuinfo().text("arch_string_raw"))
 """

@@ -15,14 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdxreclaim.cli.simulate import Progress
-from tdxreclaim.engine.calibration import Span
+from tdxreclaim.cli.progress import Progress
 from tdxreclaim.engine.scenarios import SCENARIOS
 from tdxreclaim.errors import InterruptedWorkError, UsageError
-from tdxreclaim.policy.sizes import format_size, parse_size
 from tdxreclaim.report import shell
-from tdxreclaim.report.durations import format_ns, format_range, format_span
 from tdxreclaim.report.schemas import read_schema
+from tdxreclaim.units import Span, format_ns, format_range, format_size, format_span, parse_size
 
 if TYPE_CHECKING:
     from conftest import Compare, RunTool
@@ -203,7 +201,7 @@ def test_a_seed_says_where_faults_go(run: RunTool) -> None:
 
 
 def test_a_calibration_of_ones_own(run: RunTool, tmp_path: Path) -> None:
-    from tdxreclaim.facts.source import read_shipped_calibration
+    from tdxreclaim.costs.shipped import read_shipped_calibration
 
     text = read_shipped_calibration("published")
     mine = tmp_path / "mine.toml"
@@ -293,7 +291,7 @@ def test_an_interrupt_says_how_far_it_got() -> None:
     assert process.stderr is not None
     # The last import before the work begins; its line says that it is there.
     for line in process.stderr:
-        if "tdxreclaim.report.simulation" in line:
+        if "tdxreclaim.report.simulate.simulation" in line:
             break
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -307,7 +305,7 @@ def test_an_interrupt_says_how_far_it_got() -> None:
 
 def test_an_interrupt_in_the_work_names_the_pages() -> None:
     def interrupted() -> None:
-        with Progress() as progress:
+        with Progress("simulate", "pages") as progress:
             progress.show(1000, 4000)
             raise KeyboardInterrupt
 

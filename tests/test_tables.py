@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 import jsonschema
 import pytest
 
+from tdxreclaim.cli.values import parse_cpu, parse_vendor
 from tdxreclaim.errors import UsageError
 from tdxreclaim.facts.cpu import encode_signature
 from tdxreclaim.facts.kernel import TDX_SYMBOLS
-from tdxreclaim.policy.errata import CPUS, ERRATA, INTEL, OTHER_VENDORS, find_cpu, find_cpu_by_name
-from tdxreclaim.policy.kernels import KERNELS, Version, find_kernel, upstream_version
-from tdxreclaim.policy.model import Certainty, Clearing
-from tdxreclaim.policy.names import parse_cpu, parse_vendor
 from tdxreclaim.report.schemas import read_schema
+from tdxreclaim.tables.cpus import CPUS, INTEL, OTHER_VENDORS, find_cpu, find_cpu_by_name
+from tdxreclaim.tables.errata import ERRATA
+from tdxreclaim.tables.kernels import KERNELS, Clearing, Version, find_kernel, upstream_version
+from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
     from conftest import Compare, RunTool
 
-    from tdxreclaim.policy.errata import CpuModel
+    from tdxreclaim.tables.cpus import CpuModel
 
 
 def test_cpu_rows_are_disjoint() -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 import pytest
 
-from tdxreclaim.facts.source import read_shipped_calibration
+from tdxreclaim.costs.shipped import read_shipped_calibration
 from tdxreclaim.report.schemas import read_schema
 
 if TYPE_CHECKING:

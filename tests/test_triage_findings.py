@@ -10,13 +10,15 @@ import jsonschema
 import pytest
 
 import tdxreclaim
-from tdxreclaim.facts.logs import _WORDS, LogScanner, Stack
-from tdxreclaim.policy.findings import CATALOGUE, Kind, Severity
-from tdxreclaim.policy.model import Certainty
-from tdxreclaim.policy.seamcalls import name_leaf, name_status
-from tdxreclaim.policy.stacks import attribute, names_tdx
-from tdxreclaim.policy.triage import _MATCHERS, match_message
+from tdxreclaim.facts.logs.line import _WORDS
+from tdxreclaim.facts.logs.scanner import LogScanner
+from tdxreclaim.facts.logs.stack import Stack
 from tdxreclaim.report.schemas import read_schema
+from tdxreclaim.tables.findings import CATALOGUE, Kind, Severity
+from tdxreclaim.tables.seamcalls import name_leaf, name_status
+from tdxreclaim.tables.sources import Certainty
+from tdxreclaim.triage.match import _MATCHERS, match_message
+from tdxreclaim.triage.stacks import attribute, names_tdx
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,22 +14,18 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdxreclaim.cli.progress import ByteProgress
+from tdxreclaim.cli.progress import Progress
 from tdxreclaim.errors import InterruptedWorkError
-from tdxreclaim.facts.logs import (
-    CHUNK_BYTES,
-    MOST_BOOTS,
-    LogEvent,
-    LogScanner,
-    ScannedLog,
-    parse_since,
-)
+from tdxreclaim.facts.logs.clock import parse_since
+from tdxreclaim.facts.logs.scanner import CHUNK_BYTES, MOST_BOOTS, LogScanner, ScannedLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from conftest import RunTool
+
+    from tdxreclaim.facts.logs.stack import LogEvent
 
 MESSAGE = "virt/tdx: module not loaded"
 
@@ -368,17 +364,17 @@ def test_a_bar_appears_on_a_terminal_after_half_a_second(monkeypatch: pytest.Mon
 
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
-    with ByteProgress("triage") as progress:
+    with Progress("triage") as progress:
         progress.show(1000, 5000)
         assert terminal.getvalue() == ""
         progress._began -= 1
         progress.show(2000, 5000)
-    assert "reading" in terminal.getvalue()
+    assert "triage" in terminal.getvalue()
 
 
 def test_an_interrupt_says_how_far_it_got() -> None:
     def interrupted() -> None:
-        with ByteProgress("triage") as progress:
+        with Progress("triage") as progress:
             progress.show(2000, None)
             raise KeyboardInterrupt
 

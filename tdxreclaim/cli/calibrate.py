@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tdxreclaim.cli.calibrations import read_calibration
 from tdxreclaim.cli.output import (
     color_option,
     emit,
@@ -15,17 +14,23 @@ from tdxreclaim.cli.output import (
     wants_color,
     write_whole,
 )
+from tdxreclaim.costs.shipped import read_calibration
 from tdxreclaim.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
-    from tdxreclaim.engine.calibration import Calibration, Origin
+    from tdxreclaim.costs.calibration import Calibration, Origin
 
 _NOT_STATED = "not stated"
+
+
 _MOST_THREADS = 1024
+
+
 _MOST_ROUNDS = 1000
+
+
 _MOST_VCPUS = 4096
 
 
@@ -117,11 +122,11 @@ def clear(
     """
     import time
 
-    from tdxreclaim.engine import clearing
+    from tdxreclaim.calibrate import clear as clearing
+    from tdxreclaim.cli.values import parse_number
     from tdxreclaim.facts.measure import Pages, measure_clear
-    from tdxreclaim.facts.source import Live, kernel_release, machine
-    from tdxreclaim.policy.names import parse_number
-    from tdxreclaim.policy.sizes import parse_size
+    from tdxreclaim.facts.sources.live import Live, kernel_release, machine
+    from tdxreclaim.units import parse_size
 
     bases = _bases(over)
     measured = measure_clear(
@@ -141,12 +146,12 @@ def clear(
     whole = _lay_over(part, bases, name or "clear", output)
 
     def text(**look: Any) -> str:  # noqa: ANN401
-        from tdxreclaim.report import calibration_text
+        from tdxreclaim.report.calibrate import text as calibration_text
 
         return calibration_text.render_clear(measured, whole, **look)
 
     def json() -> str:
-        from tdxreclaim.report import calibration_json
+        from tdxreclaim.report.calibrate import json as calibration_json
 
         return calibration_json.render_clear(measured, whole)
 
@@ -159,7 +164,7 @@ def _parse_threads(text: str) -> tuple[int, ...]:
 
 
 def _at_least_one(option: str, text: str, largest: int) -> int:
-    from tdxreclaim.policy.names import parse_number
+    from tdxreclaim.cli.values import parse_number
 
     number = parse_number(option, text, largest)
     if number < 1:
@@ -192,8 +197,8 @@ def trace(
     FILEs are ftrace's function_graph, trace-cmd report, or maps that bpftrace
     printed; see calibrate recipe.
     """
-    from tdxreclaim.engine import kernel_trace
-    from tdxreclaim.facts.source import RECORDING_LIMIT_BYTES, read_file
+    from tdxreclaim.calibrate import recordings as kernel_trace
+    from tdxreclaim.facts.sources.base import RECORDING_LIMIT_BYTES, read_file
 
     bases = _bases(over)
     count = None if vcpus is None else _at_least_one("--vcpus", vcpus, _MOST_VCPUS)
@@ -205,12 +210,12 @@ def trace(
     whole = _lay_over(part, bases, name or "trace", output)
 
     def text(**look: Any) -> str:  # noqa: ANN401
-        from tdxreclaim.report import calibration_text
+        from tdxreclaim.report.calibrate import text as calibration_text
 
         return calibration_text.render_trace(recording, whole, warnings, **look)
 
     def json() -> str:
-        from tdxreclaim.report import calibration_json
+        from tdxreclaim.report.calibrate import json as calibration_json
 
         return calibration_json.render_trace(recording, whole, warnings)
 
@@ -247,8 +252,8 @@ def _origin(
     date: str | None,
     origin: str,
 ) -> Origin:
-    from tdxreclaim.engine.calibration import Origin
-    from tdxreclaim.policy.names import parse_cpu
+    from tdxreclaim.cli.values import parse_cpu
+    from tdxreclaim.costs.calibration import Origin
 
     if kernel is not None:
         _series(kernel)
@@ -284,11 +289,12 @@ def fit(
     FILE is TOML or CSV (memory, vcpus, packages, kernel, order, seconds, n), or
     published: what the shipped calibration is made of.
     """
-    from tdxreclaim.engine import observations
-    from tdxreclaim.engine.calibration import SHIPPED
-    from tdxreclaim.engine.fit import fit as solve
+    from tdxreclaim.calibrate import observations
+    from tdxreclaim.calibrate.fit import fit as solve
+    from tdxreclaim.costs.calibration import SHIPPED
+    from tdxreclaim.costs.shipped import read_shipped_observations
     from tdxreclaim.engine.plan import Action
-    from tdxreclaim.facts.source import read_file, read_shipped_observations
+    from tdxreclaim.facts.sources.base import read_file
 
     bases = _bases(over)
     origin = f"tdxreclaim calibrate fit {file}"
@@ -307,12 +313,12 @@ def fit(
         _write(whole, output)
 
     def text(**look: Any) -> str:  # noqa: ANN401
-        from tdxreclaim.report import calibration_text
+        from tdxreclaim.report.calibrate import text as calibration_text
 
         return calibration_text.render_fit(found, whole, **look)
 
     def json() -> str:
-        from tdxreclaim.report import calibration_json
+        from tdxreclaim.report.calibrate import json as calibration_json
 
         return calibration_json.render_fit(found, whole)
 
@@ -334,7 +340,7 @@ def _lay_over(
     part: Calibration, bases: list[Calibration], name: str, output: str | None
 ) -> Calibration:
     """Merge, write if asked to, and return it."""
-    from tdxreclaim.engine.merging import merge
+    from tdxreclaim.calibrate.merge import merge
 
     # Two sources of one name could not be told apart in the result.
     taken = {each.name for base in bases for each in base.sources or (base.itself,)}
@@ -350,7 +356,7 @@ def _lay_over(
 def _write(calibration: Calibration, output: str | None) -> None:
     if output is None:
         return
-    from tdxreclaim.engine.calibration_toml import dump
+    from tdxreclaim.costs.toml import dump
 
     if output == "-":
         raise UsageError("--output", "- would mix with the report; print it with --format toml")
@@ -368,7 +374,7 @@ def _say(
         emit(json())
         return
     if format_ == "toml":
-        from tdxreclaim.engine.calibration_toml import dump
+        from tdxreclaim.costs.toml import dump
 
         emit(dump(calibration))
         return
@@ -384,8 +390,8 @@ def _say(
 @help_option
 def recipe(*, tool: str, kernel: str) -> None:
     """Print how to record a shutdown on a TDX host; nothing is run."""
-    from tdxreclaim.engine.kernel_trace import functions_of
-    from tdxreclaim.report import recipes
+    from tdxreclaim.calibrate.recordings import functions_of
+    from tdxreclaim.report.calibrate import recipes
 
     series = _series(kernel)
     if series < (6, 16):
@@ -404,15 +410,15 @@ def recipe(*, tool: str, kernel: str) -> None:
 @help_option
 def list_(*, format_: str, color: str) -> None:
     """List the calibrations that come with the package."""
-    from tdxreclaim.engine.calibration import SHIPPED
+    from tdxreclaim.costs.calibration import SHIPPED
 
     records = [read_calibration(name) for name in SHIPPED]
     if format_ == "json":
-        from tdxreclaim.report import calibration_json
+        from tdxreclaim.report.calibrate import json as calibration_json
 
         emit(calibration_json.render_list(records))
         return
-    from tdxreclaim.report import calibration_text
+    from tdxreclaim.report.calibrate import text as calibration_text
 
     colored = wants_color(color)
     text = calibration_text.render_list(records, width=terminal_width(), color=colored)
@@ -435,11 +441,11 @@ def show(*, name: str, vcpus: str, format_: str, color: str) -> None:
     count = _at_least_one("--vcpus", vcpus, _MOST_VCPUS)
     record = read_calibration(name)
     if format_ == "json":
-        from tdxreclaim.report import calibration_json
+        from tdxreclaim.report.calibrate import json as calibration_json
 
         emit(calibration_json.render_calibration(record))
         return
-    from tdxreclaim.report import calibration_text
+    from tdxreclaim.report.calibrate import text as calibration_text
 
     colored = wants_color(color)
     text = calibration_text.render_calibration(
@@ -453,7 +459,7 @@ def show(*, name: str, vcpus: str, format_: str, color: str) -> None:
 @help_option
 def check(*, file: str) -> None:
     """Read a calibration, and say what is wrong with it, by field."""
-    from tdxreclaim.engine.cost import validate
+    from tdxreclaim.costs.estimate import validate
 
     record = read_calibration(file)
     rows = validate(record)
@@ -475,17 +481,17 @@ def check(*, file: str) -> None:
 @help_option
 def diff(*, a: str, b: str, vcpus: str, format_: str, color: str) -> None:
     """Show two calibrations side by side, step by step."""
-    from tdxreclaim.engine.comparing import compare
+    from tdxreclaim.calibrate.diff import compare
 
     count = _at_least_one("--vcpus", vcpus, _MOST_VCPUS)
     first, second = read_calibration(a), read_calibration(b)
     changes = compare(first, second, vcpus=count)
     if format_ == "json":
-        from tdxreclaim.report import calibration_json
+        from tdxreclaim.report.calibrate import json as calibration_json
 
         emit(calibration_json.render_diff(first, second, changes, vcpus=count))
         return
-    from tdxreclaim.report import calibration_text
+    from tdxreclaim.report.calibrate import text as calibration_text
 
     colored = wants_color(color)
     text = calibration_text.render_diff(

@@ -14,7 +14,7 @@ from tdxreclaim.cli.output import emit, emit_bytes, help_option, write_bytes_who
 from tdxreclaim.errors import UsageError
 
 if TYPE_CHECKING:
-    from tdxreclaim.facts.capture_host import HostCapture
+    from tdxreclaim.facts.collect import HostCapture
 
 
 @click.command(
@@ -44,7 +44,7 @@ def capture(*, output: str, from_: str | None, include: tuple[str, ...], list_: 
     address, UUID or full command line.  No root is needed; what cannot be
     read is left out and said.  check, simulate and triage --from read it.
     """
-    from tdxreclaim.facts import capture_host
+    from tdxreclaim.facts import collect as capture_host
 
     paths = [_checked(path) for path in include]
     captured = _collect(from_, paths)
@@ -64,12 +64,13 @@ def capture(*, output: str, from_: str | None, include: tuple[str, ...], list_: 
 
 
 def _collect(from_: str | None, include: list[str]) -> HostCapture:
-    from tdxreclaim.facts.capture_host import ALSO_WANTED, collect
-    from tdxreclaim.facts.source import Live, Tree
+    from tdxreclaim.facts.collect import ALSO_WANTED, collect
+    from tdxreclaim.facts.sources.live import Live
+    from tdxreclaim.facts.sources.tree import Tree
 
     if from_ is None:
         return collect(Live(), include=include, tree=Tree("/"))
-    from tdxreclaim.facts.capture import open_capture
+    from tdxreclaim.facts.sources.recognise import open_capture
 
     also = ALSO_WANTED.union(include)
     with contextlib.closing(open_capture(from_, also=also).source) as source:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tdxreclaim.cli.host import host_options, read_chosen_host
+from tdxreclaim.cli.host_options import host_options, read_chosen_host
 from tdxreclaim.cli.output import (
     FORMATS,
     color_option,
@@ -18,9 +18,7 @@ from tdxreclaim.cli.output import (
 from tdxreclaim.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from typing import Any
-
-    from tdxreclaim.report.model import Report
+    from tdxreclaim.report.check.report import Report
 
 
 @click.command(add_help_option=False)
@@ -54,7 +52,7 @@ def check(
     undetermined, 12 not applicable.
     """
     from tdxreclaim.policy.decide import decide
-    from tdxreclaim.report.model import Report
+    from tdxreclaim.report.check.report import Report
 
     if quiet:
         _refuse_with_quiet(ctx)
@@ -82,7 +80,7 @@ def _refuse_with_quiet(ctx: click.Context) -> None:
 def _render(report: Report, format_: str, *, color: bool) -> str:
     match format_:
         case "json":
-            from tdxreclaim.report import json_v1
+            from tdxreclaim.report.check import json as json_v1
 
             return json_v1.render(report)
         case "shell":
@@ -90,6 +88,6 @@ def _render(report: Report, format_: str, *, color: bool) -> str:
 
             return shell.render(report)
         case _:
-            from tdxreclaim.report import text
+            from tdxreclaim.report.check import text
 
             return text.render(report, width=terminal_width(), color=color)

@@ -32,7 +32,7 @@ def show(name: str | None, format_: str, color: str) -> None:
         UsageError: there is no such row.
 
     """
-    from tdxreclaim.policy.findings import CATALOGUE, Kind, find_kind
+    from tdxreclaim.tables.findings import CATALOGUE, Kind, find_kind
 
     kinds: tuple[Kind, ...] = CATALOGUE
     if name is not None:
@@ -41,11 +41,11 @@ def show(name: str | None, format_: str, color: str) -> None:
             raise UsageError("ID", f"{name!r} is no finding (tdxreclaim findings lists them)")
         kinds = (kind,)
     if format_ == "json":
-        from tdxreclaim.report import triage_json
+        from tdxreclaim.report.triage import json as triage_json
 
         emit(triage_json.render_catalogue(kinds))
         return
-    from tdxreclaim.report import catalogue
+    from tdxreclaim.report import tables as catalogue
 
     colored = wants_color(color)
     emit(catalogue.render(kinds, width=terminal_width(), color=colored), color=colored)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tdxreclaim.errors import OutputError
+from tdxreclaim.errors import OutputError, TdxReclaimError
+from tdxreclaim.report import document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tdxreclaim.errors import TdxReclaimError
-
 FORMATS = ("text", "json", "shell")
+
 
 color_option = click.option(
     "--color",
@@ -26,6 +26,7 @@ color_option = click.option(
     show_default=True,
     help="Colour the text; over NO_COLOR and FORCE_COLOR.",
 )
+
 
 text_or_json_option = click.option(
     "--format",
@@ -207,9 +208,7 @@ def requested_format(arguments: Sequence[str]) -> str:
 
 def _error_renderer(wanted: str) -> Callable[[TdxReclaimError], str] | None:
     if wanted == "json":
-        from tdxreclaim.report import json_v1
-
-        return json_v1.render_error
+        return document.render_error
     if wanted == "shell":
         from tdxreclaim.report import shell
 

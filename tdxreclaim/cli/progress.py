@@ -1,60 +1,99 @@
-"""A bar of bytes on standard error."""
+"""One bar on standard error for whatever takes long."""
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tdxreclaim.errors import InterruptedWorkError
 
 if TYPE_CHECKING:
-    from typing import Self
-
-    from rich.progress import Progress, TaskID
+    from collections.abc import Callable
 
 _PATIENCE_SECONDS = 0.5
 
 
-class ByteProgress:
-    """A bar once reading has taken half a second, if standard error is a terminal.
+class Progress:
+    """A bar once work has taken half a second, if standard error is a terminal.
 
-    An interrupt says how far the reading got.
+    An interrupt says how far the work got.  *unit* is what is counted:
+    ``bytes``, ``pages``.
     """
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, unit: str = "bytes") -> None:
         self._what = what
+        self._unit = unit
         self._began = time.monotonic()
         self._done = 0
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._total: int | None = None
+        self._draw: Callable[[], None] | None = None
+        self._stop: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
         return self
 
     def show(self, done: int, total: int | None) -> None:
-        """Note that *done* bytes are read, of *total* (of packed bytes: as they are on disk)."""
+        """Note that *done* of *total* is done (of packed bytes: as they are on disk)."""
         self._done = done
-        if self._bar is None:
-            late = time.monotonic() - self._began > _PATIENCE_SECONDS
-            if not late or not sys.stderr.isatty():
-                return
+        self._total = total if total is not None and total >= done else None
+        if self._draw is None and time.monotonic() - self._began > _PATIENCE_SECONDS:
             self._start()
-        if self._bar is not None and self._task is not None:
-            known = total if total is not None and total >= done else None
-            self._bar.update(self._task, completed=done, total=known)
+        if self._draw is not None:
+            self._draw()
 
     def _start(self) -> None:
+        # Off since the start for speed (see __main__); this takes longer.
+        gc.enable()
+        if not sys.stderr.isatty():
+            self._draw = lambda: None
+            return
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            MofNCompleteColumn,
+            ProgressColumn,
+            Task,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+        from rich.progress import Progress as Bar
+        from rich.text import Text
 
-        columns = (TextColumn("reading"), BarColumn(), DownloadColumn())
-        self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._bar.start()
-        self._task = self._bar.add_task("reading", total=None)
+        unit = self._unit
+
+        class Rate(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed:,.0f} {unit}/s" if task.speed else "")
+
+        amount = (
+            (DownloadColumn(), TransferSpeedColumn())
+            if unit == "bytes"
+            else (MofNCompleteColumn(), Rate())
+        )
+        bar = Bar(
+            TextColumn(self._what),
+            BarColumn(),
+            *amount,
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        bar.start()
+        task = bar.add_task(self._what, total=self._total)
+        self._draw = lambda: bar.update(task, completed=self._done, total=self._total)
+        self._stop = bar.stop
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._stop()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
-            raise InterruptedWorkError(self._what, f"interrupted after {self._done:,} bytes")
+            if self._unit == "bytes":
+                how_far = f"after {self._done:,} bytes"
+            elif self._done:
+                how_far = f"at {self._done:,} of {self._total or 0:,} {self._unit}"
+            else:
+                how_far = "at the start"
+            raise InterruptedWorkError(self._what, f"interrupted {how_far}")

@@ -29,11 +29,11 @@ def scenario(*, name: str | None, format_: str, color: str) -> None:
 
     chosen = scenarios.SCENARIOS.values() if name is None else (scenarios.scenario(name),)
     if format_ == "json":
-        from tdxreclaim.report import simulation_json
+        from tdxreclaim.report.simulate import json as simulation_json
 
         emit(simulation_json.render_scenarios(chosen, played=name is not None))
         return
-    from tdxreclaim.report import simulation_text
+    from tdxreclaim.report.simulate import text as simulation_text
 
     colored, width = wants_color(color), terminal_width()
     if name is None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tdxreclaim.cli.calibrations import read_calibration
-from tdxreclaim.cli.host import host_options, read_chosen_host
+from tdxreclaim.cli.host_options import host_options, read_chosen_host
 from tdxreclaim.cli.output import (
     FORMATS,
     color_option,
@@ -20,18 +16,21 @@ from tdxreclaim.cli.output import (
     wants_color,
     write_whole,
 )
-from tdxreclaim.errors import InterruptedWorkError, MalformedInputError, UsageError
+from tdxreclaim.cli.progress import Progress
+from tdxreclaim.costs.shipped import read_calibration
+from tdxreclaim.errors import MalformedInputError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, Self
-
-    from tdxreclaim.engine.calibration import Calibration
-    from tdxreclaim.engine.inject import Injections
-    from tdxreclaim.report.simulation import Simulation
+    from tdxreclaim.costs.calibration import Calibration
+    from tdxreclaim.engine.faults import Injections
+    from tdxreclaim.report.simulate.simulation import Simulation
 
 _COMPARABLE = ("6.17", "6.18", "7.2", "hkid-first")
+
+
 _DEFAULT_COMPARISON = "6.17,6.18,hkid-first"
+
+
 _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "reclaim-fails")
 
 
@@ -167,15 +166,15 @@ def _simulate(
     at_page: tuple[str, ...],
     host: dict[str, Any],
 ) -> Simulation:
+    from tdxreclaim.cli.values import parse_number
+    from tdxreclaim.costs.scene import compare as what_ifs
+    from tdxreclaim.costs.scene import set_scene
+    from tdxreclaim.costs.simulate import simulate as run
     from tdxreclaim.engine.plan import Clearing, Order
-    from tdxreclaim.engine.question import compare as what_ifs
-    from tdxreclaim.engine.question import set_scene
     from tdxreclaim.engine.shape import MAX_VCPUS, Shape
-    from tdxreclaim.engine.simulate import simulate as run
     from tdxreclaim.policy.decide import decide
-    from tdxreclaim.policy.names import parse_number
-    from tdxreclaim.policy.sizes import parse_size
-    from tdxreclaim.report.simulation import Simulation
+    from tdxreclaim.report.simulate.simulation import Simulation
+    from tdxreclaim.units import parse_size
 
     shape = Shape(
         memory_bytes=parse_size("--memory", memory),
@@ -195,7 +194,7 @@ def _simulate(
         order=Order(order) if order else None,
         clearing=Clearing(clear) if clear else None,
     )
-    with Progress() as progress:
+    with Progress("simulate", "pages") as progress:
         result = run(
             shape,
             scene.plan,
@@ -214,7 +213,7 @@ def _simulate(
 
 
 def _parse_count(option: str, text: str, most: int) -> int:
-    from tdxreclaim.policy.names import parse_number
+    from tdxreclaim.cli.values import parse_number
 
     count = parse_number(option, text, most)
     if count == 0:
@@ -223,8 +222,8 @@ def _parse_count(option: str, text: str, most: int) -> int:
 
 
 def _parse_faults(given: tuple[str, ...]) -> Injections:
-    from tdxreclaim.engine.inject import MAX_INJECTED, Injections
-    from tdxreclaim.policy.names import parse_number
+    from tdxreclaim.cli.values import parse_number
+    from tdxreclaim.engine.faults import MAX_INJECTED, Injections
 
     numbers: dict[str, int] = {}
     fatal = False
@@ -255,18 +254,18 @@ def _parse_comparison(text: str) -> tuple[str, ...]:
 
 
 def _validation(record: Calibration, format_: str, *, width: int, color: bool) -> str:
-    from tdxreclaim.engine.cost import validate
+    from tdxreclaim.costs.estimate import validate
 
     rows = validate(record)
     if not rows:
         raise MalformedInputError(record.name, "it has no published teardowns to compare with")
     if format_ == "json":
-        from tdxreclaim.report import simulation_json
+        from tdxreclaim.report.simulate import json as simulation_json
 
         return simulation_json.render_validation(record, rows)
     if format_ == "shell":
         raise UsageError("--validate", "comes as text or json, not as shell")
-    from tdxreclaim.report import simulation_text
+    from tdxreclaim.report.simulate import text as simulation_text
 
     return simulation_text.render_validation(record, rows, width=width, color=color)
 
@@ -274,15 +273,15 @@ def _validation(record: Calibration, format_: str, *, width: int, color: bool) -
 def _render(simulation: Simulation, format_: str, *, width: int, color: bool) -> str:
     match format_:
         case "json":
-            from tdxreclaim.report import simulation_json
+            from tdxreclaim.report.simulate import json as simulation_json
 
             return simulation_json.render(simulation)
         case "shell":
-            from tdxreclaim.report import simulation_shell
+            from tdxreclaim.report.simulate import shell as simulation_shell
 
             return simulation_shell.render(simulation)
         case _:
-            from tdxreclaim.report import simulation_text
+            from tdxreclaim.report.simulate import text as simulation_text
 
             return simulation_text.render(simulation, width=width, color=color)
 
@@ -290,7 +289,7 @@ def _render(simulation: Simulation, format_: str, *, width: int, color: bool) ->
 def _draw(simulation: Simulation, svg: str | None, html: str | None) -> None:
     if svg is None and html is None:
         return
-    from tdxreclaim.report import simulation_text
+    from tdxreclaim.report.simulate import text as simulation_text
 
     for option, path in (("--svg", svg), ("--html", html)):
         if path == "-":
@@ -300,67 +299,3 @@ def _draw(simulation: Simulation, svg: str | None, html: str | None) -> None:
         write_whole(svg, simulation_text.render_svg(simulation))
     if html is not None:
         write_whole(html, simulation_text.render_html(simulation))
-
-
-class Progress:
-    """A bar on stderr once work has taken half a second, if that is a terminal.
-
-    An interrupt says how far the work got.
-    """
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-        self._done = self._total = 0
-        self._advance: Callable[[int, int], None] | None = None
-        self._stop: Callable[[], None] = lambda: None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def show(self, done: int, total: int) -> None:
-        """Note that *done* of *total* pages are done."""
-        self._done, self._total = done, total
-        if self._advance is None and time.monotonic() - self._began > 0.5:  # noqa: PLR2004
-            self._start()
-        if self._advance is not None:
-            self._advance(done, total)
-
-    def _start(self) -> None:
-        # Off since the start for speed (see __main__); this takes longer.
-        gc.enable()
-        if not sys.stderr.isatty():
-            self._advance = lambda _done, _total: None
-            return
-        import rich.progress
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            ProgressColumn,
-            Task,
-            TimeRemainingColumn,
-        )
-        from rich.text import Text
-
-        class Rate(ProgressColumn):
-            def render(self, task: Task) -> Text:
-                return Text(f"{task.speed:,.0f} pages/s" if task.speed else "")
-
-        progress = rich.progress.Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            Rate(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        progress.start()
-        task = progress.add_task("pages", total=self._total)
-        self._advance = lambda done, total: progress.update(task, completed=done, total=total)
-        self._stop = progress.stop
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._stop()
-        if kind is not None and issubclass(kind, KeyboardInterrupt):
-            done = f"{self._done:,} of {self._total:,} pages" if self._total else "the start"
-            raise InterruptedWorkError("simulate", f"interrupted at {done}")

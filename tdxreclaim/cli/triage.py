@@ -12,10 +12,10 @@ from tdxreclaim.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdxreclaim.engine.observe import Answer
-    from tdxreclaim.facts.logs import LogEvent
+    from tdxreclaim.facts.logs.stack import LogEvent
     from tdxreclaim.policy.model import Decision
-    from tdxreclaim.report.triage import Triage
+    from tdxreclaim.report.triage.triage import Triage
+    from tdxreclaim.triage.time import Answer
 
 
 @click.command(add_help_option=False, short_help="Find out why a TD is slow to shut down.")
@@ -90,11 +90,11 @@ def _triage(
     since: str | None,
     ask: Callable[[Decision], Answer] | None,
 ) -> Triage:
-    from tdxreclaim.cli.progress import ByteProgress
+    from tdxreclaim.cli.progress import Progress
     from tdxreclaim.facts.ticket import TicketReader
     from tdxreclaim.policy.decide import decide
-    from tdxreclaim.policy.triage import Collector, judge_host, judge_logs, overflow, worst_first
-    from tdxreclaim.report.triage import Triage, time_finding
+    from tdxreclaim.report.triage.triage import Triage, time_finding
+    from tdxreclaim.triage.judge import Collector, judge_host, judge_logs, overflow, worst_first
 
     collectors: dict[str, Collector] = {}
 
@@ -102,7 +102,7 @@ def _triage(
         collectors[path] = Collector(path)
         return collectors[path].add
 
-    with ByteProgress("triage") as progress:
+    with Progress("triage") as progress:
         reader = TicketReader(sink, since=_since(since), progress=progress.show)
         ticket = reader.read(paths)
     decision = decide(ticket.facts)
@@ -123,7 +123,7 @@ def _triage(
 
 
 def _since(text: str | None) -> float | None:
-    from tdxreclaim.facts.logs import parse_since
+    from tdxreclaim.facts.logs.clock import parse_since
 
     if text is None:
         return None
@@ -137,10 +137,9 @@ def _time_question(
     observed: str | None, memory: str | None, vcpus: str | None, calibration: str
 ) -> Callable[[Decision], Answer] | None:
     """Return what to ask of the emulator, checked before any log is read."""
-    from tdxreclaim.cli.calibrations import read_calibration
-    from tdxreclaim.policy.durations import parse_duration
-    from tdxreclaim.policy.names import parse_number
-    from tdxreclaim.policy.sizes import parse_size
+    from tdxreclaim.cli.values import parse_number
+    from tdxreclaim.costs.shipped import read_calibration
+    from tdxreclaim.units import parse_duration, parse_size
 
     observed_ns = None if observed is None else parse_duration("--observed", observed)
     count = None if vcpus is None else parse_number("--vcpus", vcpus, 1 << 32)
@@ -153,7 +152,7 @@ def _time_question(
     record = read_calibration(calibration)
 
     def ask(decision: Decision) -> Answer:
-        from tdxreclaim.engine.observe import judge_time
+        from tdxreclaim.triage.time import judge_time
 
         return judge_time(
             decision,
@@ -169,14 +168,14 @@ def _time_question(
 def _render(result: Triage, format_: str, *, color: bool) -> str:
     match format_:
         case "json":
-            from tdxreclaim.report import triage_json
+            from tdxreclaim.report.triage import json as triage_json
 
             return triage_json.render(result)
         case "markdown":
-            from tdxreclaim.report import triage_text
+            from tdxreclaim.report.triage import text as triage_text
 
             return triage_text.render_markdown(result)
         case _:
-            from tdxreclaim.report import triage_text
+            from tdxreclaim.report.triage import text as triage_text
 
             return triage_text.render(result, width=terminal_width(), color=color)

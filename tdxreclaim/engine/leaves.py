@@ -198,6 +198,7 @@ _TD_RUNS = (
     ),
 )
 
+
 LEAVES: dict[Leaf, LeafSpec] = {
     Leaf.TDH_MEM_RANGE_BLOCK: LeafSpec(
         checks=(

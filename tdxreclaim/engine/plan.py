@@ -174,13 +174,23 @@ class Plan:
 
 
 _KVM = "linux 6.16 to 7.1 arch/x86/kvm/vmx/tdx.c"
+
+
 _ZAP = "tdx_sept_zap_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
+
+
 _TRACK = "tdx_track(), until 6.18 by that name"
+
+
 _DROP = "tdx_sept_drop_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
+
+
 _CLEAR = (
     "tdx_clear_page() in linux 6.16 and 6.17, tdx_quirk_reset_page() since "
     "01fb93a363e0 (6.18), tdx_quirk_reset_paddr() since 4a72a6dc447d (7.2)"
 )
+
+
 _RFC = "20250313181629.17764-1-adrian.hunter@intel.com"
 
 
@@ -209,6 +219,8 @@ _REMOVE_PAGES = Stage(
         _CLEARED,
     ),
 )
+
+
 _RECLAIM_PAGES = Stage(
     phase=Phase.GUEST_PAGES,
     scope=Scope.GUEST_PAGE,
@@ -217,6 +229,8 @@ _RECLAIM_PAGES = Stage(
         Step(action=Action.CLEAR, source=_RFC),
     ),
 )
+
+
 _RELEASE_HKID = (
     Stage(
         phase=Phase.HKID,
@@ -239,6 +253,8 @@ _RELEASE_HKID = (
         steps=(_step(Action.FREEID, "tdx_mmu_release_hkid()"),),
     ),
 )
+
+
 _RECLAIM_CONTROL = (
     _reclaim(Phase.CONTROL_PAGES, Scope.VCPU_PAGE, "tdx_vcpu_free()"),
     _reclaim(Phase.CONTROL_PAGES, Scope.SEPT_PAGE, "tdx_sept_free_private_spt()"),
@@ -250,7 +266,10 @@ _RECLAIM_CONTROL = (
         _step(Action.WBINVD, "tdx_reclaim_td_control_pages()", key=Key.GLOBAL),
     ),
 )
+
+
 _UPSTREAM = (_REMOVE_PAGES, *_RELEASE_HKID, *_RECLAIM_CONTROL)
+
 
 PLANS = {
     plan.name: plan

@@ -11,9 +11,10 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, assert_never
 
-from tdxreclaim.engine.inject import BEAT_EVERY
-from tdxreclaim.engine.machine import Actor, Machine, MachineCheck, Platform
-from tdxreclaim.engine.plan import Phase
+from tdxreclaim.engine.faults import BEAT_EVERY
+from tdxreclaim.engine.module import Actor, Machine, MachineCheck, Platform
+from tdxreclaim.engine.plan import Phase, Plan
+from tdxreclaim.engine.recorder import Event, Recorder
 from tdxreclaim.engine.states import (
     LINE_MASK,
     LINES,
@@ -24,14 +25,10 @@ from tdxreclaim.engine.states import (
     Line,
     Use,
 )
-from tdxreclaim.engine.trace import Event
 from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
-
-    from tdxreclaim.engine.plan import Plan
-    from tdxreclaim.engine.trace import Recorder
 
 
 class Hazard(StrEnum):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.leaves import Leaf, Reply, Status
-from tdxreclaim.engine.machine import Actor, Platform
+from tdxreclaim.engine.module import Actor, Platform
 from tdxreclaim.engine.script import Act, Script
 from tdxreclaim.engine.states import Health
 from tdxreclaim.engine.truth import Key, Mode, Op
@@ -173,10 +173,19 @@ def _interrupted(script: Script) -> None:
 
 
 _AFFECTED = Platform(mode=Mode.CI, erratum=True)
+
+
 _AFFECTED_LI = Platform(mode=Mode.LI, erratum=True)
+
+
 _OTHER = Platform(mode=Mode.CI, erratum=False)
+
+
 _OTHER_LI = Platform(mode=Mode.LI, erratum=False)
+
+
 _BOTH_MODES = (_AFFECTED, _AFFECTED_LI)
+
 
 SCENARIOS = {
     each.name: each

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tdxreclaim.engine.host import Host
+from tdxreclaim.engine.build import initial_page
 from tdxreclaim.engine.leaves import LEAVES, Leaf, Operand, Reply, Status
-from tdxreclaim.engine.machine import Actor, Machine, Platform
-from tdxreclaim.engine.memory import PageStore
+from tdxreclaim.engine.module import Actor, Machine, Platform
+from tdxreclaim.engine.pages import PageStore
 from tdxreclaim.engine.plan import PLANS, Action
 from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.engine.simulate import initial_page
 from tdxreclaim.engine.states import PAGES, Certainty, Dirty, Health, Line, PageType, SeptEntry, Use
+from tdxreclaim.engine.teardown import Host
 from tdxreclaim.engine.truth import Key, Op, Seen, tables
 
 _MARK_CERTAINTY = {
@@ -25,8 +25,14 @@ _MARK_CERTAINTY = {
     Mark.NOT_TRIED: Certainty.INFERRED,
     Mark.UNKNOWN: Certainty.UNKNOWN,
 }
+
+
 _MODULE = "TDX module 1.5.01 sources"
+
+
 _PAGE = 0
+
+
 _LINE = 0
 
 

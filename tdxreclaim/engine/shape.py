@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ENTRIES_PER_SEPT_PAGE = 512
+
+
 MAX_VCPUS = 4096
 """A guard against slips of the keyboard, not a limit of TDX."""
+
+
 MAX_PFN = 1 << 40
 """Physical addresses have at most 52 bits."""
 

@@ -34,7 +34,11 @@ from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
 PAGE_BYTES = 4096
+
+
 LINE_BYTES = 64
+
+
 LINES_PER_PAGE = PAGE_BYTES // LINE_BYTES
 
 
@@ -115,6 +119,7 @@ _PAGE_TYPES = {
     Use.EPT: PageType.EPT,
 }
 
+
 CHILD_USES = frozenset({Use.MAPPED, Use.BLOCKED, Use.TDCX, Use.TDVPR, Use.EPT})
 """Pages that count in the TDR's CHLDCNT: all of a TD's pages but the TDR itself."""
 
@@ -186,7 +191,10 @@ class Page(NamedTuple):
 PAGES = tuple(Page(Use(c >> 5), LINES[c & 31]) for c in range(256))
 """Every page state, indexed by its code."""
 
+
 LINE_MASK = 31
+
+
 USE_SHIFT = 5
 
 

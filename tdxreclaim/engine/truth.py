@@ -57,7 +57,11 @@ class Key(StrEnum):
 
 
 PRIVATE = frozenset({Key.TD, Key.GLOBAL})
+
+
 SHARED = frozenset({Key.SHARED, Key.SHARED_INTEGRITY})
+
+
 DIRTY_UNDER = {Key.SHARED: Dirty.SHARED, Key.TD: Dirty.TD, Key.GLOBAL: Dirty.GLOBAL}
 
 
@@ -128,22 +132,52 @@ class Rule:
 
 
 _SOUND = frozenset({Health.MAC_UNFIT, Health.MAC_FITS})
+
+
 _POISONED = frozenset({Health.POISON_INTEGRITY, Health.POISON_HARDWARE})
+
+
 _HARDWARE = frozenset({Health.POISON_HARDWARE})
+
+
 _CURABLE = frozenset(Health) - _HARDWARE
+
+
 _UNFIT = frozenset({Health.MAC_UNFIT})
+
+
 _FITS = frozenset({Health.MAC_FITS})
+
+
 _ALL = frozenset(Key)
+
+
 _KEY0 = frozenset({Key.SHARED})
+
+
 _SHARED_INTEGRITY = frozenset({Key.SHARED_INTEGRITY})
+
+
 _LI = frozenset({Mode.LI})
+
+
 _CI = frozenset({Mode.CI})
 
+
 _READS = "TDX base architecture 348549, Tables 16.2 and 16.3, read in translation"
+
+
 _OWNER = "TDX base architecture 348549, section 16.2 (in translation): the writing KeyID decides"
+
+
 _DAVE = "Dave Hansen on 20250618120806.113884-3-adrian.hunter@intel.com"
+
+
 _CACHE = "model: one copy a line, tagged with its KeyID, not snooped under another"
+
+
 _SKIP = "linux 01fb93a363e0 (x86/tdx: Skip clearing reclaimed pages ...)"
+
 
 RULES = (
     Rule(
@@ -268,6 +302,7 @@ RULES = (
         seen=Seen.NOTHING, effect=Effect.KEEP, certainty=Certainty.ASSUMED, source=_CACHE,
     ),
 )  # fmt: skip
+
 
 QUIRK_TDX_PW_MCE = (
     Rule(

@@ -1,9 +1,12 @@
 """What was read and where: the shapes that every fact comes in."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
 
 _LONGEST_OBSERVATION = 160
 
@@ -36,8 +39,14 @@ class Fact(NamedTuple, Generic[T]):
 
 
 ABSENT = "absent"
+
+
 NOT_NEEDED = "not read: nothing depends on it here"
+
+
 NOT_GIVEN = "not given"
+
+
 NOT_KNOWN_OF_FAKED = "not known of what is faked"
 
 

@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
-from tdxreclaim.facts.cpu import CpuGroup, CpuReading, Words, parse_cpuinfo, parse_number
+from tdxreclaim.facts.cpu import CpuGroup, CpuReading, Words, parse_number
 from tdxreclaim.facts.evidence import (
     ABSENT,
     NOT_NEEDED,
@@ -16,6 +16,7 @@ from tdxreclaim.facts.evidence import (
     not_readable,
     printable,
 )
+from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 from tdxreclaim.facts.kernel import (
     Symbol,
     parse_capacity,
@@ -24,31 +25,46 @@ from tdxreclaim.facts.kernel import (
     parse_switch,
     parse_symbols,
 )
-from tdxreclaim.facts.source import (
-    KERNEL_LOG,
-    Live,
-    PyCpuinfo,
-    Source,
-    kernel_release,
-    read_py_cpuinfo,
-)
+from tdxreclaim.facts.sources.base import KERNEL_LOG, Source
+from tdxreclaim.facts.sources.live import Live, PyCpuinfo, kernel_release, read_py_cpuinfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdxreclaim.facts.klog import LogLine, LogReading
+    from tdxreclaim.facts.logs.bringup import LogLine, LogReading
 
 CPUINFO = "proc/cpuinfo"
+
+
 LSCPU = "sos_commands/processor/lscpu"
+
+
 LSCPU_JSON = "lscpu.json"
+
+
 CPUID = "sos_commands/processor/cpuid_-r"
+
+
 KERNEL_LOGS = ("sos_commands/kernel/dmesg", "sos_commands/kernel/dmesg_-T", "var/log/dmesg")
+
+
 RELEASES = ("proc/sys/kernel/osrelease", "proc/version", "sos_commands/kernel/uname_-a")
+
+
 KALLSYMS = "proc/kallsyms"
+
+
 KVM_PARAMETER = "sys/module/kvm_intel/parameters/tdx"
+
+
 MISC_CAPACITY = "sys/fs/cgroup/misc.capacity"
+
+
 MODULE_VERSION = "sys/devices/faux/tdx_host/version"
+
+
 CONFIG = "boot/config-{release}"
+
 
 # Every file of a captured host that is ever looked at (and CONFIG).
 WANTED = frozenset(
@@ -66,7 +82,9 @@ WANTED = frozenset(
     )
 )
 
+
 T = TypeVar("T")
+
 
 INTEL = "GenuineIntel"
 
@@ -319,7 +337,7 @@ class _Reader:
     def log(self) -> LogReading:
         """Return the kernel log's reading, an empty one where there is no log."""
         if self._log is None:
-            from tdxreclaim.facts.klog import LogReading, parse_kernel_log
+            from tdxreclaim.facts.logs.bringup import LogReading, parse_kernel_log
 
             live = self._source.origin is Origin.LIVE
             self._log = LogReading()
@@ -355,17 +373,17 @@ class _Reader:
 
 def _identity_parsers() -> tuple[tuple[str, Callable[[str], CpuReading]], ...]:
     def lscpu(text: str) -> CpuReading:
-        from tdxreclaim.facts.lscpu import parse_lscpu
+        from tdxreclaim.facts.formats.lscpu import parse_lscpu
 
         return parse_lscpu(text)
 
     def lscpu_json(text: str) -> CpuReading:
-        from tdxreclaim.facts.lscpu import parse_lscpu_json
+        from tdxreclaim.facts.formats.lscpu import parse_lscpu_json
 
         return parse_lscpu_json(text)
 
     def cpuid(text: str) -> CpuReading:
-        from tdxreclaim.facts.cpuid import parse_cpuid
+        from tdxreclaim.facts.formats.cpuid import parse_cpuid
 
         return parse_cpuid(text)
 

@@ -1,5 +1,7 @@
 """What a host says of its running kernel: release, symbols, configuration."""
 
+from __future__ import annotations
+
 import re
 from typing import NamedTuple
 
@@ -15,13 +17,20 @@ TDX_SYMBOLS = (
     "tdx_sys_disable",
 )
 
+
 _LINE = r"[0-9a-fA-F]{1,16} (?P<type>[A-Za-z?]) (?P<name>\S+)(?:[ \t]+\[(?P<module>\S+)\])?\r?"
+
+
 _LONGEST_ADDRESS = len("\nffffffff81000000 t")
+
+
 _LONGEST_SYMBOL = 1024
 
 
 # Half of IA32_MKTME_KEYID_PARTITIONING; far beyond any CPU.
 _MOST_KEY_IDS = 0xFFFF_FFFF
+
+
 _CAPACITY_WORDS = 2
 
 

@@ -22,21 +22,26 @@ import statistics
 import threading
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from tdxreclaim.errors import HostReadError, UnmeasurableError, UsageError
-from tdxreclaim.facts.cpu import NO_WORDS, parse_cpuinfo
+from tdxreclaim.facts.cpu import NO_WORDS, CpuReading
+from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import Self
 
-    from tdxreclaim.facts.cpu import CpuReading
-    from tdxreclaim.facts.source import Source
+    from tdxreclaim.facts.sources.base import Source
 
 PAGE = 4096
+
+
 _LINE = 64
+
+
 _HUGE = 2 << 20
+
+
 WARM_UPS = 1
 
 
@@ -104,7 +109,11 @@ _LOOPS = {
         b"",
     ),
 }
+
+
 _MFENCE = bytes.fromhex("0faef0")
+
+
 _RET = b"\xc3"
 
 

@@ -13,44 +13,60 @@ import tarfile
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
-from tdxreclaim.facts import archive, capture, host
+from tdxreclaim.facts import host
 from tdxreclaim.facts.evidence import Evidence, Fact, Origin
-from tdxreclaim.facts.logs import LogScanner, ScannedLog, scan_log
-from tdxreclaim.facts.source import (
+from tdxreclaim.facts.logs.scanner import LogScanner, ScannedLog, scan_log
+from tdxreclaim.facts.sources import recognise as capture
+from tdxreclaim.facts.sources import tar, unpack
+from tdxreclaim.facts.sources.base import (
     KERNEL_LOG,
     TEXT_LIMIT_BYTES,
     Files,
-    Live,
-    Tree,
+    Source,
     file_size,
     is_directory,
     open_captured,
     too_long,
 )
+from tdxreclaim.facts.sources.live import Live
+from tdxreclaim.facts.sources.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tdxreclaim.facts.host import HostFacts
-    from tdxreclaim.facts.logs import LogEvent
-    from tdxreclaim.facts.source import Source
+    from tdxreclaim.facts.logs.stack import LogEvent
 
 # A log may be larger than a host's files together: it is never in memory.
 _LOG_LIMIT_BYTES = 1 << 40
+
+
 _ERRORS: tuple[type[Exception], ...] = (
-    *archive.UNPACK_ERRORS,
+    *unpack.UNPACK_ERRORS,
     tarfile.TarError,
     MalformedInputError,
 )
+
+
 _FOLDERS = ("", "sos_commands/kernel", "sos_commands/logs", "var/log")
+
+
 _LOG_NAME = re.compile(
     r"(?:sos_commands/kernel/dmesg[\w.-]*|sos_commands/logs/journalctl[\w.-]*"
     r"|(?:var/log/)?(?:dmesg|messages|kern\.log|syslog)(?:-\d{8}|\.\d{1,4})?"
     r"|(?:dmesg|journal|journalctl)[\w-]*\.(?:txt|log|json))(?:\.(?:gz|bz2|xz|zst))?"
 )
+
+
 _BINARY_JOURNAL = b"LPKSHHRH"
+
+
 _LOOKS_DATED = re.compile(rb"\d\d:\d\d:\d\d|\"MESSAGE\"|^\[ *\d+\.\d+\]|^### ", re.MULTILINE)
+
+
 _REPORT_RELEASE = re.compile(r"^### Kernel version\s+```\s+(\d\S*) #", re.MULTILINE)
+
+
 _MOST_LOGS = 1000
 
 
@@ -226,10 +242,10 @@ class TicketReader:
             size = file_size(file)
             self._total = None if size is None or self._total is None else self._total + size
             try:
-                head, stream = archive.read_head(archive.unpack(file, name, limit=_LOG_LIMIT_BYTES))
-            except archive.UNPACK_ERRORS as error:
+                head, stream = unpack.read_head(unpack.unpack(file, name, limit=_LOG_LIMIT_BYTES))
+            except unpack.UNPACK_ERRORS as error:
                 raise HostReadError(name, f"damaged or cut short ({error})") from error
-            if archive.looks_like_tar(head):
+            if tar.looks_like_tar(head):
                 self._read_tar(stream, name)
                 return "tar"
             return self._read_file(head, _direct(file, stream), name)
@@ -289,11 +305,11 @@ class TicketReader:
                     self._total = (
                         None if size is None or self._total is None else self._total + size
                     )
-                    stream = archive.unpack(file, path, limit=_LOG_LIMIT_BYTES)
+                    stream = unpack.unpack(file, path, limit=_LOG_LIMIT_BYTES)
                     self._scan(_direct(file, stream), f"{self._inside}{root}{path}")
             except (HostReadError, MalformedInputError) as error:
                 self._unread.append(Evidence(error.what, error.why, tree.origin))
-            except archive.UNPACK_ERRORS as error:
+            except unpack.UNPACK_ERRORS as error:
                 self._unread.append(Evidence(root + path, str(error), tree.origin))
 
     def _read_tar(self, stream: io.BufferedReader, name: str) -> None:
@@ -302,7 +318,7 @@ class TicketReader:
         prefix: str | None = None
         kept = 0
         try:
-            for member in archive.members(stream):
+            for member in tar.members(stream):
                 inside, path = _split(member.name)
                 if path is None or (prefix is not None and inside != prefix):
                     continue
@@ -337,10 +353,10 @@ class TicketReader:
         else:
             self._unread.append(Evidence(path, why, Origin.CAPTURED))
 
-    def _scan_member(self, member: archive.Member, path: str) -> None:
+    def _scan_member(self, member: tar.Member, path: str) -> None:
         inner = io.BufferedReader(member.stream)
         try:
-            stream = archive.unpack(inner, path, limit=_LOG_LIMIT_BYTES)
+            stream = unpack.unpack(inner, path, limit=_LOG_LIMIT_BYTES)
             self._scan(stream, self._inside + path)
         except MalformedInputError as error:
             self._unread.append(Evidence(path, error.why, Origin.CAPTURED))
@@ -363,24 +379,24 @@ class TicketReader:
 def _direct(file: io.BufferedReader, stream: io.BufferedReader) -> io.BufferedReader:
     """Return *file* from its beginning if it is a regular one and not packed, else *stream*.
 
-    Each layer of `archive.unpack` copies what it passes on, which counts in
+    Each layer of `unpack.unpack` copies what it passes on, which counts in
     a log of gigabytes.
     """
     if file_size(file) is None:
         return stream
     position = file.tell()
     file.seek(0)
-    packed = archive.looks_packed(file.read(8))
+    packed = unpack.looks_packed(file.read(8))
     file.seek(position if packed else 0)
     return stream if packed else file
 
 
 def _whole(stream: io.BufferedReader, name: str) -> bytes:
-    from tdxreclaim.facts.source import read_bounded
+    from tdxreclaim.facts.sources.base import read_bounded
 
     try:
         return read_bounded(stream, name)
-    except archive.UNPACK_ERRORS as error:
+    except unpack.UNPACK_ERRORS as error:
         raise HostReadError(name, f"damaged or cut short ({error})") from error
 
 

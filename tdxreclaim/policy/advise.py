@@ -4,25 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from tdxreclaim.policy.kernels import KERNELS, upstream_version
 from tdxreclaim.policy.model import (
-    Certainty,
-    Clearing,
     HostFinding,
     HostState,
     KernelFinding,
-    Kexec,
     Posture,
     Silicon,
     SiliconFinding,
     Verdict,
 )
+from tdxreclaim.tables.kernels import KERNELS, Clearing, Kexec, upstream_version
+from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts
 
 _SKIPPING = next(row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM)
+
+
 _CLEARS_ALWAYS = next(row for row in KERNELS if row.clearing is Clearing.ALWAYS)
+
+
 # What the erratum-only clearing may save, with where the figure comes from.
 # Source: facts on published shutdown times; the clear at 1.8 to 2.0 us a 4 KiB
 # page is inferred, the share is derived from it.

@@ -11,29 +11,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.policy.advise import advise, judge_posture, warn
-from tdxreclaim.policy.errata import ERRATA, NO_ERRATUM_CITATIONS
+from tdxreclaim.policy.kernel import judge_kernel, judge_kexec, release_disagrees
 from tdxreclaim.policy.model import (
-    Citation,
     Decision,
     HostFinding,
     HostState,
     Processor,
     Silicon,
     SiliconFinding,
+    Step,
     Verdict,
 )
-from tdxreclaim.policy.running import judge_kernel, judge_kexec, release_disagrees
 from tdxreclaim.policy.silicon import judge_silicon
 from tdxreclaim.policy.state import in_guest, judge_state
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
+from tdxreclaim.tables.errata import ERRATA, NO_ERRATUM_CITATIONS, Erratum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.host import HostFacts
-    from tdxreclaim.policy.errata import Erratum
-    from tdxreclaim.policy.model import Step
+    from tdxreclaim.tables.sources import Citation
 
 
 class _Case(NamedTuple):
@@ -205,6 +204,8 @@ _RULES: tuple[tuple[str, Callable[[_Case], Outcome], Verdict], ...] = (
     ("kernel-closed-list", _closed_list, Verdict.CLEAR_NOT_REQUIRED),
     ("no-erratum", _no_erratum, Verdict.CLEAR_NOT_REQUIRED),
 )
+
+
 VERDICT_RULES = tuple(rule for rule, _, _ in _RULES)
 
 

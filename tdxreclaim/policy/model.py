@@ -1,11 +1,17 @@
 """The words of an answer.  The values of the enums are public: every format prints them."""
 
+from __future__ import annotations
+
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import ExitStatus
-from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.evidence import Evidence, Origin
+
+if TYPE_CHECKING:
+    from tdxreclaim.facts.cpu import CpuGroup
+    from tdxreclaim.facts.evidence import Evidence, Origin
+    from tdxreclaim.tables.kernels import Clearing, Kexec
+    from tdxreclaim.tables.sources import Certainty, Citation
 
 
 class Verdict(StrEnum):
@@ -33,6 +39,8 @@ _EXIT_STATUS = {
     Verdict.UNDETERMINED: ExitStatus.UNDETERMINED,
     Verdict.NOT_APPLICABLE: ExitStatus.NOT_APPLICABLE,
 }
+
+
 _MUST_CLEAR = {
     Verdict.CLEAR_REQUIRED: True,
     Verdict.CLEAR_NOT_REQUIRED: False,
@@ -60,25 +68,6 @@ class HostState(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Clearing(StrEnum):
-    """What a kernel does with a private page that it took back."""
-
-    ALWAYS = "clears-always"
-    ON_ERRATUM = "clears-on-erratum"
-    NO_TDX_HOST = "no-tdx-host"
-    UNKNOWN = "unknown"
-
-
-class Kexec(StrEnum):
-    """What the erratum does to kexec, and so to kdump, under a kernel."""
-
-    ALLOWED = "allowed"
-    REFUSED = "refused"
-    NOT_BUILT = "not-built"
-    AFTER_DISABLE = "allowed-after-disable"
-    UNKNOWN = "unknown"
-
-
 class Posture(StrEnum):
     """What follows for this host from its verdict, TDX state and kernel."""
 
@@ -89,25 +78,6 @@ class Posture(StrEnum):
     IDLE = "idle"
     UNKNOWN = "unknown"
     NOT_APPLICABLE = "not-applicable"
-
-
-class Certainty(StrEnum):
-    """How well a table row is known; an unverified one never becomes a flat statement."""
-
-    VERIFIED = "verified"
-    INFERRED = "inferred"
-    UNVERIFIED = "unverified"
-
-
-class Citation(NamedTuple):
-    """A source, and the place in it that somebody can look up."""
-
-    source: str
-    locator: str
-
-    def __str__(self) -> str:
-        """Return both in one line."""
-        return f"{self.source}: {self.locator}"
 
 
 class Step(NamedTuple):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.policy.errata import INTEL, OTHER_VENDORS, Vfm, errata_of, find_cpu
-from tdxreclaim.policy.model import Certainty, Processor, Silicon, SiliconFinding
+from tdxreclaim.policy.model import Processor, Silicon, SiliconFinding
+from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm, find_cpu
+from tdxreclaim.tables.errata import errata_of
+from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.cpu import CpuGroup

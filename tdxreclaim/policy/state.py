@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.facts.evidence import NOT_NEEDED
-from tdxreclaim.policy.errata import OTHER_VENDORS
+from tdxreclaim.facts.evidence import NOT_NEEDED, Evidence
 from tdxreclaim.policy.model import HostFinding, HostState, Step
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
+from tdxreclaim.tables.cpus import OTHER_VENDORS
 
 if TYPE_CHECKING:
-    from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.host import HostFacts
 
 
@@ -114,6 +113,8 @@ _RULES = (
     ("tdx-off", _off),
     ("tdx-unknown", _unknown),
 )
+
+
 _STATES = {
     "guest-td": HostState.GUEST,
     "guest-vm": HostState.GUEST,
@@ -123,6 +124,8 @@ _STATES = {
     "tdx-off": HostState.OFF,
     "tdx-unknown": HostState.UNKNOWN,
 }
+
+
 STATE_RULES = tuple(rule for rule, _ in _RULES)
 
 

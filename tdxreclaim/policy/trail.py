@@ -1,10 +1,16 @@
 """Rules tried in order, with every attempt kept: the decision is its own explanation."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from __future__ import annotations
 
-from tdxreclaim.facts.evidence import Evidence
-from tdxreclaim.policy.model import Citation, Step
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from tdxreclaim.policy.model import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from tdxreclaim.facts.evidence import Evidence
+    from tdxreclaim.tables.sources import Citation
 
 C = TypeVar("C")
 

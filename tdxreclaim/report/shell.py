@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tdxreclaim.errors import TdxReclaimError
-    from tdxreclaim.report.model import Report
+    from tdxreclaim.report.check.report import Report
 
 SCHEMA = "tdxreclaim.shell/1"
+
 
 NAMES = (
     "SCHEMA",

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.policy.errata import CPUS, ERRATA, CpuModel, Erratum, find_cpu, find_cpu_by_name
-from tdxreclaim.policy.kernels import (
-    KERNELS,
-    KernelRow,
-    Version,
-    find_kernel,
-    upstream_version,
-)
+from tdxreclaim.report.page import Page
+from tdxreclaim.tables.cpus import CPUS, CpuModel, find_cpu, find_cpu_by_name
+from tdxreclaim.tables.errata import ERRATA, Erratum
+from tdxreclaim.tables.kernels import KERNELS, KernelRow, Version, find_kernel, upstream_version
 
 if TYPE_CHECKING:
-    from tdxreclaim.policy.model import Citation
-    from tdxreclaim.report.text import Page
+    from tdxreclaim.tables.findings import Kind
+    from tdxreclaim.tables.sources import Citation
 
 SCHEMA = "tdxreclaim.errata/1"
 
@@ -52,7 +48,7 @@ def select(name: str) -> Tables | None:
 
 def render_json(tables: Tables) -> str:
     """Return the rows as one JSON object."""
-    from tdxreclaim.report.json_v1 import dump, tool
+    from tdxreclaim.report.document import dump, tool
 
     def cited(citations: tuple[object, ...]) -> list[str]:
         return [str(citation) for citation in citations]
@@ -111,7 +107,7 @@ def render_json(tables: Tables) -> str:
 
 def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
     """Return the rows as text of *width* columns."""
-    from tdxreclaim.report.text import Page
+    from tdxreclaim.report.page import Page
 
     page = Page(width, color=color)
     for erratum in tables.errata:
@@ -156,3 +152,26 @@ def _span(row: KernelRow) -> str:
     if row.first == Version(0, 0):
         return f"up to {row.last}"
     return str(row.first) if row.first == row.last else f"{row.first} to {row.last}"
+
+
+def render(kinds: tuple[Kind, ...], *, width: int = 80, color: bool = False) -> str:
+    """Return rows of the catalogue as text of *width* columns."""
+    page = Page(width, color=color)
+    for number, kind in enumerate(kinds):
+        if number:
+            page.blank()
+        page.paragraph(f"{kind.id} ({kind.severity})", "bold")
+        page.labelled("says", _with_gaps(kind.sentence))
+        if kind.sample:
+            page.labelled("line", kind.sample)
+        page.labelled("means", kind.meaning)
+        page.labelled("do", kind.advice)
+        page.labelled("versions", kind.versions)
+        page.labelled("known", kind.certainty)
+        for citation in kind.citations:
+            page.labelled("source", str(citation))
+    return page.text()
+
+
+def _with_gaps(sentence: str) -> str:
+    return sentence.replace("{", "<").replace("}", ">")

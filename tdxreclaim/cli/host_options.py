@@ -1,0 +1,223 @@
+"""The options that say which host is meant, shared by every command that asks about one."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from tdxreclaim.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdxreclaim.facts.fake import FakedCpu
+    from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.facts.sources.base import Source
+
+_CAPTURE_FORMATS = ("cpuinfo", "lscpu", "lscpu-json", "cpuid", "kernel-log", "tree", "tar")
+
+
+class Host(NamedTuple):
+    """The facts about the host that is meant, and how it is named."""
+
+    facts: HostFacts
+    source: str
+    form: str
+
+
+def _once(*names: str, **settings: Any) -> Callable[..., Any]:  # noqa: ANN401  (click's)
+    """Return an option that may be given once: of two hosts the last must not win quietly."""
+
+    def only(_: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+        if len(given) > 1:
+            raise UsageError(parameter.opts[0], f"given {len(given)} times")
+        return given[0] if given else None
+
+    return click.option(*names, multiple=True, callback=only, **settings)
+
+
+def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that `read_chosen_host` takes."""
+    options = (
+        _once(
+            "--from",
+            "from_",
+            metavar="PATH",
+            help="Read a captured host: /proc/cpuinfo, lscpu (text, -J), cpuid -r, a kernel log, "
+            "a directory or tar of /proc and /sys, a sosreport; - is standard input.",
+        ),
+        _once(
+            "--from-format",
+            type=click.Choice(_CAPTURE_FORMATS),
+            help="What --from is, where its beginning does not tell.",
+        ),
+        _once(
+            "--cpu",
+            metavar="CPU",
+            help="Fake the CPU: spr, emeraldrapids, INTEL_GRANITERAPIDS_X, 6/0x8f, 06-8f-08, or a "
+            "CPUID signature such as 0x806F8.",
+        ),
+        _once("--vendor", metavar="ID", help="Fake the vendor (GenuineIntel)."),
+        _once("--family", metavar="N", help="Fake the family (decimal, or hex with 0x)."),
+        _once("--model", metavar="N", help="Fake the model."),
+        _once("--stepping", metavar="N", help="Fake the stepping."),
+        _once("--kernel", metavar="RELEASE", help="Fake the kernel release, such as 6.17."),
+        click.option(
+            "--live",
+            is_flag=True,
+            help="Lay the faked parts over this host, which a faked CPU alone does not look at.",
+        ),
+        click.option(
+            "--cross-check",
+            is_flag=True,
+            help="Ask py-cpuinfo too (takes over a second) and report where it disagrees.",
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def read_chosen_host(
+    *,
+    symbols: bool,
+    from_: str | None,
+    from_format: str | None,
+    cpu: str | None,
+    vendor: str | None,
+    family: str | None,
+    model: str | None,
+    stepping: str | None,
+    kernel: str | None,
+    live: bool,
+    cross_check: bool,
+) -> Host:
+    """Return the host that the options mean.
+
+    ``symbols=False`` leaves out what only the posture depends on.
+
+    Raises:
+        UsageError: the options contradict each other, or a value is wrong.
+        HostReadError, MalformedInputError: the host cannot be read.
+
+    """
+    from tdxreclaim.facts.host import read_host
+
+    faked = _faked_cpu(cpu, vendor, family, model, stepping)
+    if kernel is not None:
+        kernel = _release(kernel)
+    if from_ == "":
+        raise UsageError("--from", "the name is empty")
+    if from_ is not None and live:
+        raise UsageError("--live", "contradicts --from")
+    if from_format is not None and from_ is None:
+        raise UsageError("--from-format", "says nothing without --from")
+    if cross_check and (from_ is not None or faked is not None):
+        raise UsageError("--cross-check", "compares this host's own CPU; not with --from or --cpu")
+
+    if from_ is None and faked is not None and not live:
+        host, faked = _nothing_but(faked)
+    else:
+        source, name, form = _open(from_, from_format)
+        with contextlib.closing(source):
+            facts = read_host(source, symbols=symbols, cross_check=cross_check)
+        host = Host(facts, name, form)
+    return _lay_over(host, faked, kernel)
+
+
+def _open(from_: str | None, from_format: str | None) -> tuple[Source, str, str]:
+    if from_ is None:
+        from tdxreclaim.facts.sources.live import Live
+
+        return Live(), "this host", "live"
+    from tdxreclaim.facts.sources.recognise import CaptureFormat, open_capture
+
+    capture = open_capture(from_, CaptureFormat(from_format) if from_format else None)
+    return capture.source, "standard input" if from_ == "-" else from_, capture.format
+
+
+def _nothing_but(faked: FakedCpu) -> tuple[Host, FakedCpu]:
+    """Return a host of which nothing is known, for a CPU that is faked whole."""
+    from tdxreclaim.facts.fake import nothing_known
+    from tdxreclaim.tables.cpus import INTEL
+
+    for option, value in (("--family", faked.family), ("--model", faked.model)):
+        if value is None:
+            raise UsageError(
+                option, "needed with the other parts of a CPU (or lay them over --live)"
+            )
+    return Host(nothing_known(), "command line", "faked"), faked._replace(
+        vendor=faked.vendor or INTEL
+    )
+
+
+def _lay_over(host: Host, faked: FakedCpu | None, kernel: str | None) -> Host:
+    if faked is None and kernel is None:
+        return host
+    from tdxreclaim.facts.fake import fake_cpu, fake_kernel
+
+    facts = host.facts
+    if faked is not None:
+        facts = fake_cpu(facts, faked)
+    if kernel is not None:
+        facts = fake_kernel(facts, kernel)
+    return host._replace(facts=facts)
+
+
+def _faked_cpu(
+    cpu: str | None,
+    vendor: str | None,
+    family: str | None,
+    model: str | None,
+    stepping: str | None,
+) -> FakedCpu | None:
+    if all(value is None for value in (cpu, vendor, family, model, stepping)):
+        return None
+    from tdxreclaim.cli.values import checked, parse_cpu, parse_number, parse_vendor
+    from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX
+    from tdxreclaim.facts.fake import FakedCpu
+
+    def number(option: str, text: str | None, largest: int) -> int | None:
+        return None if text is None else parse_number(option, text, largest)
+
+    if cpu is not None:
+        for option, value in (("--vendor", vendor), ("--family", family), ("--model", model)):
+            if value is not None:
+                raise UsageError(option, "contradicts --cpu")
+        whole = parse_cpu(cpu)
+        step = number("--stepping", stepping, STEPPING_MAX)
+        if step is not None and whole.stepping is not None:
+            raise UsageError("--stepping", "contradicts --cpu, which has one")
+        return whole if step is None else checked(whole._replace(stepping=step))
+    given = [
+        name
+        for name, value in (
+            ("--vendor", vendor),
+            ("--family", family),
+            ("--model", model),
+            ("--stepping", stepping),
+        )
+        if value is not None
+    ]
+    return checked(
+        FakedCpu(
+            " ".join(given),
+            parse_vendor("--vendor", vendor) if vendor is not None else None,
+            number("--family", family, FAMILY_MAX),
+            number("--model", model, MODEL_MAX),
+            number("--stepping", stepping, STEPPING_MAX),
+        )
+    )
+
+
+def _release(text: str) -> str:
+    import re
+
+    release = text.removeprefix("v")
+    if not re.fullmatch(
+        r"[1-9]\d{0,2}\.(?:0|[1-9]\d{0,2})(?:[.+~_-][\w.+~-]{0,100})?", release, re.ASCII
+    ):
+        raise UsageError("--kernel", f"{text!r} is not a kernel release (6.17, 6.18.2-1.fc43)")
+    return release

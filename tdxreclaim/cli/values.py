@@ -1,0 +1,131 @@
+"""The ways in which people name a CPU."""
+
+from __future__ import annotations
+
+import re
+
+from tdxreclaim.errors import UsageError
+from tdxreclaim.facts.cpu import (
+    FAMILY_MAX,
+    MODEL_MAX,
+    SIGNATURE_MAX,
+    STEPPING_MAX,
+    decode_signature,
+    encode_signature,
+)
+from tdxreclaim.facts.fake import FakedCpu
+from tdxreclaim.tables.cpus import CPUS, INTEL, OTHER_VENDORS, find_cpu_by_name
+
+_FORMS = "write a codename (emeraldrapids), 6/0xcf, 06-cf-02, or a CPUID signature (0xC06F2)"
+
+
+_VENDOR_ALIASES = {"intel": INTEL, "amd": "AuthenticAMD", "hygon": "HygonGenuine"}
+
+
+_VENDORS = {vendor.lower(): vendor for vendor in (INTEL, *OTHER_VENDORS)} | _VENDOR_ALIASES
+
+
+_SIGNATURE = re.compile(r"0[xX](?P<hex>[0-9a-fA-F]+)")
+
+
+_MICROCODE_NAME = re.compile(
+    r"(?P<family>[0-9a-fA-F]{2})-(?P<model>[0-9a-fA-F]{2})(?:-(?P<stepping>[0-9a-fA-F]{2}))?"
+)
+
+
+_NUMBERS = re.compile(
+    r"(?:(?P<vendor>[^/]*[a-zA-Z][^/]*)/)?(?P<family>[0-9]\w*)/(?P<model>[0-9]\w*)(?:/(?P<stepping>[0-9]\w*))?"
+)
+
+
+# Below this there is no Intel CPU that anybody asks about: the number was
+# meant as a model ("0x8f"), not as a signature.
+_LEAST_FAMILY_OF_SIGNATURE = 4
+
+
+def parse_number(option: str, text: str, largest: int) -> int:
+    """Return a decimal or ``0x`` number from 0 to *largest*.
+
+    Raises:
+        UsageError: it is not one.
+
+    """
+    if not re.fullmatch(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,16}", text):
+        raise UsageError(option, f"{text!r} is not a number (decimal, or hex with 0x)")
+    number = int(text, 16) if text[:2] in ("0x", "0X") else int(text)
+    if number > largest:
+        raise UsageError(option, f"{text} is out of range: 0 to {largest} ({largest:#x})")
+    return number
+
+
+def parse_vendor(option: str, text: str) -> str:
+    """Return the CPUID vendor string that *text* means.
+
+    Raises:
+        UsageError: it is none.  A misspelt GenuineIntel must not pass for
+            another vendor.
+
+    """
+    vendor = _VENDORS.get(text.strip().lower())
+    if vendor is None:
+        raise UsageError(option, f"{text!r} is no CPUID vendor (GenuineIntel, AuthenticAMD, ...)")
+    return vendor
+
+
+def parse_cpu(text: str, option: str = "--cpu") -> FakedCpu:
+    """Return the CPU that *text* names: see the man page for the forms.
+
+    Raises:
+        UsageError: it names none.
+
+    """
+    text = text.strip()
+    if match := _SIGNATURE.fullmatch(text):
+        return _from_signature(text, int(match["hex"], 16), option)
+    if match := _MICROCODE_NAME.fullmatch(text):
+        family, model = int(match["family"], 16), int(match["model"], 16)
+        stepping = int(match["stepping"], 16) if match["stepping"] else None
+        return checked(FakedCpu(option, INTEL, family, model, stepping))
+    if match := _NUMBERS.fullmatch(text):
+        return checked(
+            FakedCpu(
+                option,
+                parse_vendor(option, match["vendor"]) if match["vendor"] else INTEL,
+                parse_number(option, match["family"], FAMILY_MAX),
+                parse_number(option, match["model"], MODEL_MAX),
+                parse_number(option, match["stepping"], STEPPING_MAX)
+                if match["stepping"]
+                else None,
+            )
+        )
+    row = find_cpu_by_name(text)
+    if row is None:
+        known = ", ".join(cpu.short[0] for cpu in CPUS)
+        raise UsageError(option, f"{text!r} is not known ({known}); {_FORMS}")
+    return FakedCpu(option, *row.vfm)
+
+
+def _from_signature(text: str, eax: int, option: str) -> FakedCpu:
+    if eax > SIGNATURE_MAX:
+        raise UsageError(option, f"{text} is longer than the 32 bits of a CPUID signature")
+    family, model, stepping = decode_signature(eax)
+    if family < _LEAST_FAMILY_OF_SIGNATURE:
+        hint = f"; for a model write 6/{text}" if eax <= MODEL_MAX else ""
+        raise UsageError(option, f"as a CPUID signature {text} is of family {family}{hint}")
+    return FakedCpu(option, INTEL, family, model, stepping)
+
+
+def checked(cpu: FakedCpu) -> FakedCpu:
+    """Return *cpu* if a signature can say its numbers.
+
+    Raises:
+        UsageError: none can: a stepping above 15, a model above 15 in a family
+            below 6.
+
+    """
+    if cpu.family is not None and cpu.model is not None:
+        try:
+            encode_signature(cpu.family, cpu.model, cpu.stepping or 0)
+        except ValueError as error:
+            raise UsageError(cpu.option, str(error)) from error
+    return cpu

@@ -1,0 +1,1 @@
+"""How long: calibrations, the scene that is asked about, and its estimate."""

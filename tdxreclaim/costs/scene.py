@@ -1,0 +1,179 @@
+"""What a user asks of the emulator, turned into a plan and a platform.
+
+The CPU and the kernel are the ones that `check` decides about: there is no
+second table.  What the decision leaves open is assumed, and said.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.costs.estimate import Estimate, estimate
+from tdxreclaim.engine.module import Platform
+from tdxreclaim.engine.plan import PLANS, Clearing, Order, Plan
+from tdxreclaim.errors import UsageError
+from tdxreclaim.policy.model import Decision, Posture, Silicon, Verdict
+from tdxreclaim.tables.kernels import Clearing as KernelClearing
+from tdxreclaim.tables.kernels import Kexec
+
+if TYPE_CHECKING:
+    from tdxreclaim.costs.calibration import Calibration
+    from tdxreclaim.engine.shape import Shape
+
+# The plan for a kernel that is not known: what every release since 6.18 does.
+_DEFAULT_PLAN = "6.18"
+
+
+class Scene(NamedTuple):
+    """What is torn down by whom on what; ``assumed`` says what was not known."""
+
+    plan: Plan
+    platform: Platform
+    kernel: str
+    cpu: str
+    assumed: tuple[str, ...]
+
+
+class WhatIf(NamedTuple):
+    """The same TD under another plan or on another CPU."""
+
+    plan: Plan
+    label: str
+    affected: bool
+    clears: bool
+    estimate: Estimate
+    current: bool
+
+
+def set_scene(
+    decision: Decision,
+    *,
+    packages: int,
+    order: Order | None = None,
+    clearing: Clearing | None = None,
+) -> Scene:
+    """Return the plan and the platform that a decision means, as far as it tells.
+
+    Raises:
+        UsageError: the kernel cannot run TDs, or the CPU has no TDX.
+
+    """
+    assumed: list[str] = []
+    affected = _affected(decision, assumed)
+    plan, kernel = _plan(decision, assumed)
+    if decision.posture is Posture.AT_RISK:
+        plan = plan.with_clearing(Clearing.NEVER)
+        assumed.append(f"nothing is cleared: {decision.posture_because}")
+    if order is Order.HKID_FIRST:
+        plan = PLANS["hkid-first"].with_clearing(plan.clearing)
+    if clearing is not None:
+        plan = plan.with_clearing(clearing)
+    return Scene(
+        plan, Platform(erratum=affected, packages=packages), kernel, _cpu(decision), tuple(assumed)
+    )
+
+
+def identified_cpu(decision: Decision) -> str | None:
+    """Vendor and number of the first processor that could be identified; None if none could."""
+    for each in decision.silicon.processors:
+        if each.group.identified:
+            return f"{each.group.vendor} {each.group.number}"
+    return None
+
+
+def _affected(decision: Decision, assumed: list[str]) -> bool:
+    match decision.verdict:
+        case Verdict.CLEAR_REQUIRED:
+            return True
+        case Verdict.CLEAR_NOT_REQUIRED:
+            return False
+        case Verdict.UNDETERMINED:
+            assumed.append(
+                f"the CPU has tdx_pw_mce: it is not known ({decision.because}), and a careful "
+                "host clears"
+            )
+            return True
+        case _:
+            return _stand_in(decision, assumed)
+
+
+def _stand_in(decision: Decision, assumed: list[str]) -> bool:
+    """Return whether the CPU has the erratum where the question does not arise on this host."""
+    if decision.silicon.status is Silicon.NO_TDX:
+        why = f"needed: there is no TDX CPU here ({decision.silicon.because})"
+        raise UsageError("--cpu", why)
+    assumed.append(f"a host with this CPU: {decision.because}")
+    return decision.silicon.status is not Silicon.NOT_AFFECTED
+
+
+def _cpu(decision: Decision) -> str:
+    for processor in decision.silicon.processors:
+        if processor.silicon is decision.silicon.status:
+            return processor.codename or processor.group.number
+    return "an unknown CPU"
+
+
+def _plan(decision: Decision, assumed: list[str]) -> tuple[Plan, str]:
+    kernel = decision.kernel
+    name = kernel.release or "an unknown kernel"
+    match kernel.clearing:
+        case KernelClearing.ALWAYS:
+            return PLANS["6.16"], name
+        case KernelClearing.ON_ERRATUM:
+            newest = kernel.kexec is Kexec.AFTER_DISABLE or name.startswith("7.2")
+            return PLANS["7.2" if newest else _DEFAULT_PLAN], name
+        case KernelClearing.NO_TDX_HOST if decision.verdict is not Verdict.NOT_APPLICABLE:
+            why = f"{name} cannot run TDs ({kernel.because}); name another release with --kernel"
+            raise UsageError("kernel", why)
+        case _:
+            assumed.append(
+                f"{name} clears on the erratum alone, as {_DEFAULT_PLAN} and later do: what it "
+                "does is not known; name a release with --kernel"
+            )
+            return PLANS[_DEFAULT_PLAN], name
+
+
+_HKID_FIRST = PLANS["hkid-first"].with_clearing(Clearing.ON_ERRATUM)
+
+
+# What can be compared, and how it is called.
+COMPARABLE = {
+    "6.17": (PLANS["6.16"], "6.16 and 6.17"),
+    "6.18": (PLANS["6.18"], "6.18 to 7.1"),
+    "7.2": (PLANS["7.2"], "7.2"),
+    "hkid-first": (_HKID_FIRST, "HKID first (no release)"),
+}
+
+
+def compare(
+    shape: Shape, scene: Scene, calibration: Calibration, names: tuple[str, ...]
+) -> tuple[WhatIf, ...]:
+    """Return each named plan on a CPU without and with the erratum.
+
+    The scene's own plan is added in front if none of them is the same.
+    """
+    plans = [COMPARABLE[name] for name in names]
+    alike = [_same(plan, scene.plan) for plan, _ in plans]
+    if names and not any(alike):
+        plans.insert(0, (scene.plan, "as asked"))
+    return tuple(
+        WhatIf(
+            plan=plan,
+            label=label,
+            affected=affected,
+            clears=plan.clearing.clears(erratum=affected),
+            estimate=estimate(
+                shape,
+                plan,
+                Platform(erratum=affected, packages=scene.platform.packages),
+                calibration,
+            ),
+            current=_same(plan, scene.plan) and affected is scene.platform.erratum,
+        )
+        for plan, label in plans
+        for affected in (False, True)
+    )
+
+
+def _same(one: Plan, other: Plan) -> bool:
+    return (one.name, one.clearing) == (other.name, other.clearing)

@@ -1,0 +1,169 @@
+"""One teardown from start to end: faults, plan, time, and the reuse afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tdxreclaim.costs.estimate import Estimate, price, prices
+from tdxreclaim.engine.build import build, foresee
+from tdxreclaim.engine.faults import (
+    DEFAULT_PARTIAL_WRITES,
+    NOTHING,
+    Injections,
+    partial_lines,
+    put_in,
+)
+from tdxreclaim.engine.plan import PLANS, Order, Plan
+from tdxreclaim.engine.recorder import Event, Recorder
+from tdxreclaim.engine.reuse import Aftermath, Hazard
+from tdxreclaim.engine.teardown import Host, Leak
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from tdxreclaim.costs.calibration import Calibration
+    from tdxreclaim.engine.module import MachineCheck, Platform
+    from tdxreclaim.engine.shape import Shape
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """What a simulated teardown came to."""
+
+    shape: Shape
+    plan: Plan
+    platform: Platform
+    injections: Injections
+    seed: int
+    clears: bool
+    """Whether this plan clears on this platform."""
+    estimate: Estimate
+    """From the steps that were done."""
+    clock_ns: int
+    """Likely time, added up step by step; equals ``estimate.total.likely_ns``."""
+    pages_in: int
+    pages_reclaimed: int
+    leaks: tuple[Leak, ...]
+    hazards: Mapping[Hazard, int]
+    """Pages that were handed over as reusable with something wrong, before any reuse."""
+    partial_writes: int
+    """Partial writes that the host made on reuse."""
+    partial_writes_skipped: int
+    """Partial writes that were not made, because their page had leaked."""
+    machine_check_count: int
+    """Lines whose poison the host consumed when it used the memory again."""
+    machine_checks: tuple[MachineCheck, ...]
+    """Some of them by ascending address, at most 1000.  A real host would not survive many."""
+    events: tuple[Event, ...]
+    """The first steps, as many as were asked for."""
+    lives: Mapping[int, tuple[Event, ...]]
+    """The life of each watched page, by page frame number."""
+    notes: tuple[str, ...]
+    """What somebody who reads the numbers should know."""
+
+    @property
+    def pages_leaked(self) -> int:
+        """Pages that the host does not get back."""
+        return sum(leak.pages for leak in self.leaks)
+
+    @property
+    def is_clean(self) -> bool:
+        """No machine check and no leaked page."""
+        return not self.machine_check_count and not self.leaks
+
+
+def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
+    shape: Shape,
+    plan: Plan,
+    platform: Platform,
+    calibration: Calibration,
+    injections: Injections = NOTHING,
+    *,
+    seed: int = 0,
+    states: bytes | bytearray | memoryview | None = None,
+    trace: int = 0,
+    watch: Collection[int] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Tear a TD down step by step, then use its memory again.
+
+    Args:
+        shape: how large the TD is.
+        plan: what the kernel does; see ``plan.PLANS``.
+        platform: the hardware.
+        calibration: what the steps cost.
+        injections: what goes wrong.
+        seed: where it goes wrong.
+        states: see ``build``.
+        trace: how many of the first steps to keep.
+        watch: page frame numbers whose lives to keep.
+        progress: called now and then with pages done and pages in all.
+
+    Raises:
+        UsageError: injections do not fit the shape, or a watched page is not the TD's.
+        MalformedInputError: see ``build``.
+    """
+    injections.check(shape)
+
+    def beat(done: int) -> Callable[[], None]:
+        """Work that does no page of the teardown still lets the caller look in."""
+        return lambda: progress(done, shape.pages) if progress is not None else None
+
+    recorder = Recorder(trace, [shape.page(pfn) for pfn in watch])
+    partition = None
+    if states is not None:
+        partition = foresee(plan, platform, fatal=injections.fatal)
+    machine = build(shape, platform, states, partition)
+    for page in recorder.pages:
+        machine.pages.isolate(page)
+    cheap = {action: span.likely_ns for action, span in prices(calibration, shape.vcpus).items()}
+    host = Host(machine, shape, plan, prices=cheap, recorder=recorder, progress=progress)
+    for page, line in put_in(injections, machine, shape, plan.order, seed, beat(0)):
+        host.note_fault(page, line)
+    host.tear_down()
+    after = Aftermath(machine, host.kept_out, recorder, host.clock_ns)
+    hazards = after.hazards()
+    made, skipped = after.use(partial_lines(injections, shape, seed), beat(shape.pages))
+    leaks = tuple(host.leaks.values())
+    return Result(
+        shape=shape,
+        plan=plan,
+        platform=platform,
+        injections=injections,
+        seed=seed,
+        clears=host.clears,
+        estimate=price(host.counts, calibration, shape),
+        clock_ns=host.clock_ns,
+        pages_in=shape.pages,
+        pages_reclaimed=shape.pages - sum(leak.pages for leak in leaks),
+        leaks=leaks,
+        hazards=hazards,
+        partial_writes=made,
+        partial_writes_skipped=skipped,
+        machine_check_count=machine.machine_check_count,
+        machine_checks=tuple(machine.machine_checks),
+        events=tuple(recorder.events),
+        lives={shape.base_pfn + page: tuple(life) for page, life in recorder.lives.items()},
+        notes=_notes(plan, injections),
+    )
+
+
+def _notes(plan: Plan, injections: Injections) -> tuple[str, ...]:
+    said = []
+    if plan.order is Order.HKID_FIRST:
+        said.append(f"plan {plan.name}: {plan.note}")
+    if plan.clearing is not PLANS[plan.name].clearing:
+        said.append(f"clearing {plan.clearing} is asked for; {plan.kernels} does otherwise")
+    if injections.partial_writes is None:
+        said.append(
+            f"{DEFAULT_PARTIAL_WRITES} partial writes by the host on reuse are assumed, "
+            "not known of any host"
+        )
+    if plan.order is Order.HKID_FIRST and injections.busy:
+        said.append("busy has no effect: nothing contends for a page once the HKID is free")
+    if plan.order is Order.HKID_FIRST and injections.fatal:
+        said.append("fatal has no effect: a FATAL TD allows every leaf of this order")
+    if plan.finds_poisoned_page is None:
+        said.append("whether this kernel marks poisoned pages is not verified")
+    return tuple(said)

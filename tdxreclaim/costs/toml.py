@@ -1,0 +1,317 @@
+"""A calibration as TOML, read and written."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from enum import StrEnum
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+from tdxreclaim.costs.calibration import (
+    _ENDLESS,
+    SCHEMA,
+    Beyond,
+    Calibration,
+    Origin,
+    Point,
+    Provenance,
+    Row,
+    StepCost,
+)
+from tdxreclaim.engine.plan import Action, Clearing, Order
+from tdxreclaim.engine.states import PAGE_BYTES
+from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.units import Span, format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_E = TypeVar("_E", bound=StrEnum)
+
+
+def dump(calibration: Calibration) -> str:
+    """Return the calibration as the text of a TOML file; reading it gives it back."""
+    return "\n".join(_lines(calibration)) + "\n"
+
+
+def _lines(calibration: Calibration) -> Iterator[str]:
+    yield "# Written by tdxreclaim calibrate; see tdxreclaim-calibrate(1) for what is in it."
+    yield ""
+    yield f"schema = {text(SCHEMA)}"
+    yield ""
+    yield "[record]"
+    yield from _origin_lines(calibration.itself)
+    yield from _list("assumptions", calibration.assumptions)
+    yield from _list("leaves_out", calibration.leaves_out)
+    for source in calibration.sources:
+        yield from ("", "[[sources]]", *_origin_lines(source))
+    for action, cost in calibration.steps.items():
+        yield from _step_lines(action, cost)
+    for row in calibration.rows:
+        yield from _row_lines(row)
+
+
+def text(value: str) -> str:
+    r"""Return a TOML basic string; JSON's escapes are TOML's, but for DEL.
+
+    >>> print(text('a "b"'), text(chr(127)))
+    "a \"b\"" "\u007f"
+    """
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _list(name: str, values: tuple[str, ...]) -> Iterator[str]:
+    if not values:
+        yield f"{name} = []"
+        return
+    yield f"{name} = ["
+    for value in values:
+        yield f"  {text(value)},"
+    yield "]"
+
+
+def _origin_lines(origin: Origin) -> Iterator[str]:
+    for name, value in origin._asdict().items():
+        if value is not None:
+            yield f"{name} = {text(value)}"
+
+
+def _step_lines(action: Action, cost: StepCost) -> Iterator[str]:
+    yield from ("", f"[steps.{action}]")
+    yield f"provenance = {text(cost.provenance)}"
+    yield f"source = {text(cost.source)}"
+    if cost.stand_in is not None:
+        yield f"stand_in = {text(cost.stand_in)}"
+    if cost.taken_from is not None:
+        yield f"taken_from = {text(cost.taken_from)}"
+    if len(cost.points) == 1 and cost.points[0].vcpus == 1 and cost.beyond is Beyond.HOLD:
+        yield from _span(cost.points[0].cost)
+        return
+    yield f"beyond = {text(cost.beyond)}"
+    for point in cost.points:
+        yield from ("", f"[[steps.{action}.points]]", f"vcpus = {point.vcpus}")
+        yield from _span(point.cost)
+
+
+def _span(span: Span) -> Iterator[str]:
+    for name, value in span._asdict().items():
+        yield f"{name} = {value:_}"
+
+
+def _row_lines(row: Row) -> Iterator[str]:
+    yield from ("", "[[rows]]")
+    yield f"order = {text(row.order)}"
+    yield f"clearing = {text(row.clearing)}"
+    yield f"vcpus = {row.vcpus}"
+    yield f"memory_bytes = {row.memory_bytes:_} # {format_size(row.memory_bytes)}"
+    yield f"seconds = {row.seconds}"
+    yield f"source = {text(row.source)}"
+
+
+class Table:
+    """A TOML table that knows where it is, for errors.
+
+    Whatever is wrong raises `MalformedInputError`, with the field's path.
+    """
+
+    def __init__(self, what: str, path: str, value: object) -> None:
+        if not isinstance(value, dict):
+            raise MalformedInputError(what, f"{path}: expected table")
+        self._what = what
+        self._path = path
+        self._left = dict(value)
+
+    def at(self, name: str) -> str:
+        """The path of a field."""
+        return f"{self._path}.{name}" if self._path else name
+
+    def bad(self, name: str, why: str) -> MalformedInputError:
+        """The error that says what is wrong with a field."""
+        return MalformedInputError(self._what, f"{self.at(name)}: {why}")
+
+    def _take(self, name: str, kind: str) -> object:
+        if name not in self._left:
+            raise self.bad(name, f"missing, expected {kind}")
+        return self._left.pop(name)
+
+    def integer(self, name: str, least: int = 0) -> int:
+        """Take an integer of *least* or more."""
+        value = self._take(name, "integer")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.bad(name, "expected integer")
+        if value < least:
+            raise self.bad(name, f"expected {least} or more")
+        return value
+
+    def number(self, name: str) -> float:
+        """Take a number above 0."""
+        value = self._take(name, "number")
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise self.bad(name, "expected number")
+        if not 0 < value < _ENDLESS:
+            raise self.bad(name, "expected a number above 0")
+        return value
+
+    def optional(self, name: str) -> str | None:
+        """Take a string, or None if there is none."""
+        return self.text(name) if self.has(name) else None
+
+    def text(self, name: str) -> str:
+        """Take a string that is not empty."""
+        value = self._take(name, "string")
+        if not isinstance(value, str) or not value:
+            raise self.bad(name, "expected string")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Take a list of strings."""
+        value = self._take(name, "list of strings")
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise self.bad(name, "expected list of strings")
+        return tuple(value)
+
+    def choice(self, name: str, kind: type[_E]) -> _E:
+        """Take one of the values of *kind*."""
+        value = self.text(name)
+        try:
+            return kind(value)
+        except ValueError as error:
+            raise self.bad(name, f"expected one of {', '.join(kind)}") from error
+
+    def table(self, name: str) -> Table:
+        """Take a table."""
+        return Table(self._what, self.at(name), self._take(name, "table"))
+
+    def tables(self, name: str) -> Iterator[Table]:
+        """Take a list of tables."""
+        value = self._take(name, "list of tables")
+        if not isinstance(value, list):
+            raise self.bad(name, "expected list of tables")
+        for i, each in enumerate(value):
+            yield Table(self._what, f"{self.at(name)}[{i}]", each)
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and was not taken."""
+        return name in self._left
+
+    def done(self) -> None:
+        """Refuse what was not taken."""
+        for name in self._left:
+            raise self.bad(name, "unknown field")
+
+
+def parse_toml(text: str, what: str) -> dict[str, object]:
+    """Parse TOML.
+
+    Raises:
+        MalformedInputError: it is not TOML, or too much for a file of this kind.
+    """
+    try:
+        return tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError, and int()'s of a number without end
+        raise MalformedInputError(what, str(error)) from error
+    except RecursionError as error:
+        raise MalformedInputError(what, "nested too deep") from error
+
+
+def load(text: str, what: str) -> Calibration:
+    """Read a calibration from the text of a TOML file; *what* names it in errors.
+
+    Raises:
+        MalformedInputError: it is not TOML, or a field is missing, unknown or
+            wrong; ``why`` starts with the field's path.
+    """
+    parsed = parse_toml(text, what)
+    top = Table(what, "", parsed)
+    if top.text("schema") != SCHEMA:
+        raise top.bad("schema", f"expected {SCHEMA}")
+    record = top.table("record")
+    steps = top.table("steps")
+    sources = tuple(_origin(each) for each in top.tables("sources")) if top.has("sources") else ()
+    calibration = Calibration(
+        name=record.text("name"),
+        host=record.text("host"),
+        kernel=record.text("kernel"),
+        date=record.text("date"),
+        origin=record.text("origin"),
+        assumptions=record.texts("assumptions"),
+        leaves_out=record.texts("leaves_out"),
+        steps={action: _step(steps.table(action)) for action in Action},
+        rows=tuple(_row(each) for each in top.tables("rows")) if top.has("rows") else (),
+        cpu=record.optional("cpu"),
+        sources=sources,
+    )
+    names = {each.name for each in sources}
+    for action, cost in calibration.steps.items():
+        if cost.taken_from is not None and cost.taken_from not in names:
+            raise MalformedInputError(what, f"steps.{action}.taken_from: no such name in sources")
+    for table in (record, steps, top):
+        table.done()
+    return calibration
+
+
+def _origin(table: Table) -> Origin:
+    origin = Origin(
+        name=table.text("name"),
+        host=table.text("host"),
+        kernel=table.text("kernel"),
+        date=table.text("date"),
+        origin=table.text("origin"),
+        cpu=table.optional("cpu"),
+    )
+    table.done()
+    return origin
+
+
+def _step(table: Table) -> StepCost:
+    provenance = table.choice("provenance", Provenance)
+    source = table.text("source")
+    stand_in, taken_from = table.optional("stand_in"), table.optional("taken_from")
+    if table.has("points"):
+        beyond = table.choice("beyond", Beyond)
+        points = tuple(_point(each) for each in table.tables("points"))
+        if not points:
+            raise table.bad("points", "expected at least one")
+        for i, (left, right) in enumerate(pairwise(points)):
+            if left.vcpus >= right.vcpus:
+                raise table.bad(f"points[{i + 1}].vcpus", "expected ascending vcpus")
+    else:
+        beyond = Beyond.HOLD
+        points = (Point(1, read_span(table)),)
+    table.done()
+    return StepCost(
+        points=points,
+        beyond=beyond,
+        provenance=provenance,
+        source=source,
+        stand_in=stand_in,
+        taken_from=taken_from,
+    )
+
+
+def _point(table: Table) -> Point:
+    point = Point(table.integer("vcpus", 1), read_span(table))
+    table.done()
+    return point
+
+
+def read_span(table: Table) -> Span:
+    """Read low_ns, likely_ns and high_ns, in order."""
+    span = Span(table.integer("low_ns"), table.integer("likely_ns"), table.integer("high_ns"))
+    if not span.low_ns <= span.likely_ns <= span.high_ns:
+        raise table.bad("likely_ns", "expected low_ns <= likely_ns <= high_ns")
+    return span
+
+
+def _row(table: Table) -> Row:
+    row = Row(
+        order=table.choice("order", Order),
+        clearing=table.choice("clearing", Clearing),
+        vcpus=table.integer("vcpus", 1),
+        memory_bytes=table.integer("memory_bytes", PAGE_BYTES),
+        seconds=table.number("seconds"),
+        source=table.text("source"),
+    )
+    table.done()
+    return row

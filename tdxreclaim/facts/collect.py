@@ -1,0 +1,392 @@
+"""What a capture of a host takes: what the tool can use, and nothing that identifies.
+
+Files keep their paths, and a kernel log its line numbers: lines that are left
+out are empty.  What is said of the host from a capture is what is said of the
+host itself.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+import zlib
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tdxreclaim.errors import HostReadError, MalformedInputError
+from tdxreclaim.facts import host
+from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release
+from tdxreclaim.facts.logs.line import matters, split_line
+from tdxreclaim.facts.logs.stack import frame_function
+from tdxreclaim.facts.scrub import (
+    _host_names,
+    _scrub_cpuinfo,
+    _scrub_uname,
+    _scrub_version,
+    _unnamed,
+    scrub,
+)
+from tdxreclaim.facts.sources.base import KERNEL_LOG, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from tdxreclaim.facts.sources.tree import Tree
+
+MANIFEST = "tdxreclaim-capture.json"
+
+
+MANIFEST_SCHEMA = "tdxreclaim.capture/1"
+
+
+QEMU = "tdxreclaim-qemu.json"
+
+
+_MISC_CURRENT = "sys/fs/cgroup/misc.current"
+
+
+_AS_IT_IS = (
+    host.LSCPU,
+    host.LSCPU_JSON,
+    host.CPUID,
+    "proc/sys/kernel/osrelease",
+    host.KVM_PARAMETER,
+    host.MISC_CAPACITY,
+    _MISC_CURRENT,
+    host.MODULE_VERSION,
+    "sys/module/kvm_intel/parameters/ept",
+    "sys/module/kvm_intel/parameters/enable_apicv",
+    "sys/module/kvm/parameters/tdp_mmu",
+    "sys/module/kvm/parameters/enable_virt_at_load",
+    "sys/devices/system/node/online",
+    "sys/devices/system/cpu/online",
+)
+
+
+# What is looked at beside what `check` reads; a tar has to know before it is read.
+ALSO_WANTED = frozenset(
+    (
+        *_AS_IT_IS,
+        *("proc/cmdline", "proc/meminfo", "proc/sys/kernel/hostname", "etc/hostname", "hostname"),
+    )
+)
+
+
+_PLAIN_VALUE = r"(?:[YyNn01]|on|off|auto|force|never)"
+
+
+_OPTION = re.compile(
+    # The kernel takes - for _ in these names.
+    r"(?:kvm\.(?:tdp_mmu|enable_virt_at_load|nx_huge_pages|mmio_caching|nested)="
+    + _PLAIN_VALUE
+    + r"|kvm[-_]intel\.(?:tdx|ept|eptad|enable_apicv|nested|vpid|pml)="
+    + _PLAIN_VALUE
+    + r"|nohibernate|noresume|hibernate=\w{1,20}"
+    r"|crashkernel=[\w,@:.~-]{1,80}|tdx\w{0,20}(?:=[\w,.-]{1,40})?)"
+)
+
+
+_CONFIG_LINE = re.compile(
+    r"(?:# )?CONFIG_(?:INTEL_TDX_HOST|KVM_INTEL_TDX|KVM_INTEL|KVM|KEXEC|KEXEC_CORE|KEXEC_FILE"
+    r"|CRASH_DUMP|HIBERNATION|INTEL_TDX_MODULE_UPDATE|CGROUP_MISC)(?:=[ymn]| is not set)"
+)
+
+
+_MEMINFO = re.compile(r"(?:MemTotal|SwapTotal|HugePages_Total|Hugepagesize|Hugetlb):\s+\d+(?: kB)?")
+
+
+_STACK_LINES = 150
+
+
+_RECLAIM_FUNCTION = re.compile(r"(?:__)?(?:tdx|tdh|kvm|vt)_|tdp_mmu_")
+
+
+_TDX_WARNING = re.compile(r"WARNING: .*(?:/|^)tdx\.c:")
+
+
+class Taken(NamedTuple):
+    """A file of a capture, and what was done to it."""
+
+    path: str
+    text: str
+    how: str
+
+
+class LeftOut(NamedTuple):
+    """What a capture has not, and why."""
+
+    path: str
+    why: str
+
+
+class HostCapture(NamedTuple):
+    """The files of a capture by path, and what could not be read."""
+
+    taken: tuple[Taken, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def collect(
+    source: Source, *, include: Iterable[str] = (), tree: Tree | None = None
+) -> HostCapture:
+    """Return what a capture of *source* takes.
+
+    *include* names further files, which are taken as they are; *tree* is
+    where to look for running QEMU processes.
+
+    Raises:
+        MalformedInputError: there is nothing to take.
+        HostReadError: an included file is not there or cannot be read.
+
+    """
+    collector = _Collector(source)
+    for path in _AS_IT_IS:
+        collector.take(path, str, "as it is")
+    collector.take(host.CPUINFO, _scrub_cpuinfo, "serial numbers left out")
+    collector.take("proc/version", _scrub_version, "the release alone")
+    collector.take("sos_commands/kernel/uname_-a", _scrub_uname, "without the host's name")
+    collector.take(host.KALLSYMS, _filter_symbols, "names of the reclaim code, no addresses")
+    collector.take("proc/cmdline", filter_options, "options of KVM, TDX and crash kernels")
+    collector.take("proc/meminfo", _filter_meminfo, "totals")
+    names = _host_names(source)
+    for release in collector.releases():
+        path = host.CONFIG.format(release=release)
+        collector.take(path, _filter_config, "options that matter")
+    _take_logs(collector, source, lambda text: _unnamed(filter_log(text), names))
+    if tree is not None:
+        collector.add(QEMU, json.dumps(_qemu_sizes(tree), indent=2) + "\n", "sizes alone")
+    for path in include:
+        text = source.read(path)
+        if text is None:
+            raise HostReadError(path, "not there to be included")
+        collector.add(path, text, "as it is, by --include")
+    if not any(taken.path != QEMU for taken in collector.taken.values()):
+        raise MalformedInputError("capture", "nothing that tells of a host could be read")
+    taken = tuple(collector.taken[path] for path in sorted(collector.taken))
+    return HostCapture(taken, tuple(sorted(collector.left_out)))
+
+
+class _Collector:
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.taken: dict[str, Taken] = {}
+        self.left_out: list[LeftOut] = []
+
+    def take(self, path: str, change: Callable[[str], str | None], how: str) -> None:
+        try:
+            text = self._source.read(path)
+        except HostReadError as error:
+            self.left_out.append(LeftOut(path, error.why))
+            return
+        if text is None:
+            return
+        changed = change(text)
+        if changed is None:
+            self.left_out.append(LeftOut(path, "not of the form that is known"))
+        else:
+            self.add(path, changed, how)
+
+    def add(self, path: str, text: str, how: str) -> None:
+        self.taken[path] = Taken(path, text, how)
+
+    def releases(self) -> list[str]:
+        """Return the kernel releases that the files taken so far tell."""
+        releases = [
+            parse_release(path, self.taken[path].text)
+            for path in host.RELEASES
+            if path in self.taken
+        ]
+        return [each for each in dict.fromkeys(releases) if each and "/" not in each]
+
+
+def _take_logs(collector: _Collector, source: Source, change: Callable[[str], str]) -> None:
+    if source.origin is not Origin.LIVE:
+        for path in host.KERNEL_LOGS:
+            collector.take(path, change, "lines that matter, scrubbed")
+        return
+    try:
+        text = source.read(KERNEL_LOG)
+    except HostReadError as error:
+        collector.left_out.append(LeftOut(KERNEL_LOG, error.why))
+        return
+    if text is not None:
+        collector.add(host.KERNEL_LOGS[0], change(text), "lines that matter, scrubbed")
+
+
+_SYMBOL = re.compile(r"[0-9a-fA-F]{1,16} ([A-Za-z?] \S+(?:\s+\[\S+\])?)")
+
+
+def _filter_symbols(text: str) -> str | None:
+    first = _SYMBOL.match(text)
+    if first is None:
+        return None
+    kept = [f"{0:016x} {first[1]}"]
+    for line in text.splitlines()[1:]:
+        if not any(name in line for name in TDX_SYMBOLS):
+            continue
+        match = _SYMBOL.fullmatch(line)
+        if match:
+            kept.append(f"{0:016x} {match[1]}")
+    return "\n".join(kept) + "\n"
+
+
+def filter_options(text: str) -> str:
+    """Return the options of a kernel command line that have to do with TDX, KVM and kexec."""
+    return " ".join(word for word in text.split() if _OPTION.fullmatch(word)) + "\n"
+
+
+def _filter_meminfo(text: str) -> str:
+    return "".join(f"{line}\n" for line in text.splitlines() if _MEMINFO.fullmatch(line))
+
+
+def _filter_config(text: str) -> str | None:
+    if "CONFIG_" not in text:
+        return None
+    kept = [line for line in text.splitlines() if _CONFIG_LINE.fullmatch(line)]
+    return "\n".join(["# The CONFIG_ options that tdxreclaim looks at.", *kept]) + "\n"
+
+
+def filter_log(text: str) -> str:
+    """Return a kernel log with the lines that matter, scrubbed; the others are empty.
+
+    A stack is kept if KVM or TDX is in it.  What a line of another program
+    says is not kept, whatever it looks like.
+    """
+    lines = _LogFilter()
+    for line in text.split("\n"):
+        lines.add(line[:4096])
+    return lines.text()
+
+
+class _LogFilter:
+    """Keeps lines by their number; those of a stack until it is known whose it is."""
+
+    def __init__(self) -> None:
+        self._kept: list[str] = []
+        self._stack: list[int] = []
+        self._involved = False
+
+    def add(self, line: str) -> None:
+        head, message = split_line(line)
+        self._kept.append("")
+        if message is None:
+            return
+        begins = matters(message)
+        if begins == "stack":
+            if not (self._stack and message.startswith("task:")):
+                self._end_stack()
+            self._keep_stack_line(head, message)
+        elif begins:
+            if not _left_out(message):
+                self._kept[-1] = _kept_line(head, message)
+        elif self._stack:
+            self._add_to_stack(head, message)
+
+    def text(self) -> str:
+        self._end_stack()
+        return "\n".join(self._kept)
+
+    def _add_to_stack(self, head: str, message: str) -> None:
+        function = frame_function(message)
+        if function or "TASK>" in message or "Call Trace:" in message:
+            self._keep_stack_line(head, message)
+            self._involved = self._involved or bool(_RECLAIM_FUNCTION.match(function))
+        if "</TASK>" in message or len(self._kept) - self._stack[0] > _STACK_LINES:
+            self._end_stack()
+
+    def _keep_stack_line(self, head: str, message: str) -> None:
+        self._kept[-1] = f"{head}{scrub(message)}"
+        self._stack.append(len(self._kept) - 1)
+
+    def _end_stack(self) -> None:
+        if not self._involved:
+            for number in self._stack:
+                self._kept[number] = ""
+        self._stack.clear()
+        self._involved = False
+
+
+def _left_out(message: str) -> bool:
+    return message.startswith("WARNING: ") and not _TDX_WARNING.match(message)
+
+
+def _kept_line(head: str, message: str) -> str:
+    for begin in ("Kernel command line: ", "Command line: "):
+        if message.startswith(begin):
+            return f"{head}{begin}{filter_options(message.removeprefix(begin)).strip()}"
+    if message.startswith("Linux version "):
+        return f"{head}{' '.join(message.split()[:3])}"
+    return f"{head}{scrub(message)}"
+
+
+_SIZE = re.compile(r"(?:size=)?(\d{1,12})([KMGTkmgt]?)")
+
+
+_CPUS = re.compile(r"(?:cpus=)?(\d{1,5})")
+
+
+_MOST_PROCESSES = 100_000
+
+
+def _qemu_sizes(tree: Tree) -> list[dict[str, Any]]:
+    """Return memory (bytes), vCPUs and kind of each running QEMU; numbers and nothing else."""
+    found: list[dict[str, Any]] = []
+    for name in tree.names("proc")[:_MOST_PROCESSES]:
+        if not name.isdigit():
+            continue
+        try:
+            comm = tree.read(f"proc/{name}/comm") or ""
+            if not comm.startswith(("qemu", "kvm")):
+                continue
+            words = (tree.read(f"proc/{name}/cmdline") or "").split("\0")
+        except HostReadError:
+            continue
+        found.append(qemu_size(words))
+    return sorted(found, key=lambda each: (str(each["memory_bytes"]), str(each["vcpus"])))
+
+
+def qemu_size(words: list[str]) -> dict[str, Any]:
+    """Return a QEMU command line's memory and vCPUs, ``None`` where it does not say."""
+    options = dict(pairwise(words))
+    memory = _SIZE.match(options.get("-m", ""))
+    cpus = _CPUS.match(options.get("-smp", ""))
+    size = None
+    if memory:
+        # A bare number is in MiB.
+        unit = (memory[2] or "M").upper()
+        size = int(memory[1]) * 1024 ** ("KMGT".index(unit) + 1)
+    return {
+        "memory_bytes": size,
+        "vcpus": int(cpus[1]) if cpus else None,
+        "td": any("tdx-guest" in word for word in words),
+    }
+
+
+def manifest(captured: HostCapture, *, version: str, date: str) -> str:
+    """Return the manifest of a capture as JSON."""
+    document = {
+        "schema": MANIFEST_SCHEMA,
+        "tool": {"name": "tdxreclaim", "version": version},
+        "date": date,
+        "taken": [{"path": each.path, "how": each.how} for each in captured.taken],
+        "left_out": [{"path": each.path, "why": each.why} for each in captured.left_out],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def pack(captured: HostCapture, manifest_text: str) -> bytes:
+    """Return the capture as a gzipped tar: the same bytes for the same texts."""
+    out = io.BytesIO()
+    texts = {each.path: each.text for each in captured.taken} | {MANIFEST: manifest_text}
+    with tarfile.TarFile(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path in sorted(texts):
+            data = texts[path].encode("utf-8", "replace")
+            member = tarfile.TarInfo(path)
+            member.size, member.mode, member.mtime = len(data), 0o644, 0
+            tar.addfile(member, io.BytesIO(data))
+    # Not the gzip module's, whose header has the time and the system in it.
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    return packer.compress(out.getvalue()) + packer.flush()

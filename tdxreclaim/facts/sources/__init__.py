@@ -1,0 +1,1 @@
+"""The doors: this host, a captured tree, an archive."""

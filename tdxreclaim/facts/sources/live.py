@@ -1,0 +1,164 @@
+"""This host: its files, its kernel log, uname(2) and py-cpuinfo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from tdxreclaim.errors import HostReadError
+from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.sources.base import (
+    _ASK_PY_CPUINFO,
+    KERNEL_LOG,
+    _find_py_cpuinfo,
+    _why,
+    decode,
+    read_bounded,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Live:
+    """This host."""
+
+    origin = Origin.LIVE
+
+    def read(self, path: str) -> str | None:
+        """Return the text at *path* under ``/``; see `Source.read`.
+
+        ``dev/kmsg`` gives the kernel log as lines, without waiting for more.
+        """
+        if path == KERNEL_LOG:
+            return _read_kernel_log()
+        try:
+            # Bounded: what is named may have no end.
+            with open("/" + path, "rb") as file:
+                data = read_bounded(file, "/" + path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise HostReadError("/" + path, _why(error), error.errno) from error
+        return decode(data)
+
+    def label(self, path: str) -> str:
+        """Return the absolute path."""
+        return "/" + path
+
+    def close(self) -> None:
+        """Do nothing: every file is closed once it is read."""
+
+
+def _read_kernel_log() -> str | None:
+    """Return this host's kernel log, one message a line, ``None`` without /dev/kmsg.
+
+    Source: linux Documentation/ABI/testing/dev-kmsg.
+    """
+    try:
+        descriptor = os.open("/" + KERNEL_LOG, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise HostReadError("/" + KERNEL_LOG, _why(error), error.errno) from error
+    lines: list[str] = []
+    try:
+        while True:
+            try:
+                record = os.read(descriptor, 8192)
+            except BlockingIOError:
+                break
+            except BrokenPipeError:
+                continue  # this record was overwritten; the next read gives the next one
+            line = _kmsg_line(decode(record))
+            if line is not None:
+                lines.append(line)
+    except OSError as error:
+        raise HostReadError("/" + KERNEL_LOG, _why(error), error.errno) from error
+    finally:
+        os.close(descriptor)
+    return "\n".join(lines) + "\n"
+
+
+def _kmsg_line(record: str) -> str | None:
+    """Return ``[seconds.micros] message`` of a record, ``None`` if a program wrote it."""
+    head, _, rest = record.partition(";")
+    priority, _, stamp = head.split(",")[0], None, head.split(",")[2:3]
+    if not priority.isdigit() or int(priority) >> 3 or not stamp or not stamp[0].isdigit():
+        return None
+    seconds, micros = divmod(int(stamp[0]), 1_000_000)
+    return f"[{seconds:5d}.{micros:06d}] {rest.partition(chr(10))[0]}"
+
+
+def kernel_release() -> str | None:
+    """Return this host's uname(2) release, ``None`` where that is not Linux."""
+    if not hasattr(os, "uname"):
+        return None
+    name = os.uname()
+    return name.release if name.sysname == "Linux" else None
+
+
+def machine() -> str:
+    """Return this host's uname(2) machine (``x86_64``), empty where there is no uname."""
+    return os.uname().machine if hasattr(os, "uname") else ""
+
+
+class PyCpuinfo:
+    """What py-cpuinfo found out about this host's first processor.
+
+    Values are as py-cpuinfo gives them: a stepping or model of 0 is missing,
+    the flags are a union of several sources.
+    """
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+
+    def text(self, key: str) -> str | None:
+        """Return the text under *key*, ``None`` if there is none."""
+        value = self._values.get(key)
+        return value if isinstance(value, str) and value else None
+
+    def number(self, key: str) -> int | None:
+        """Return the number under *key*, ``None`` if there is none."""
+        value = self._values.get(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    def words(self, key: str) -> frozenset[str]:
+        """Return the list of words under *key*, empty if there is none."""
+        value = self._values.get(key)
+        return frozenset(map(str, value)) if isinstance(value, list) else frozenset()
+
+
+def read_py_cpuinfo() -> PyCpuinfo:
+    """Ask py-cpuinfo about this host; takes more than a second.
+
+    It runs in a process of its own: it forks, maps machine code, and raises
+    at import on an architecture that it does not know.
+
+    Raises:
+        HostReadError: it failed, or found nothing.
+
+    """
+    import json
+    import subprocess
+
+    what = "py-cpuinfo"
+    command = [sys.executable, "-I", "-S", "-c", _ASK_PY_CPUINFO, _find_py_cpuinfo()]
+    try:
+        # Our own interpreter, with nothing of the user in its path.
+        run = subprocess.run(  # noqa: S603
+            command, cwd="/", capture_output=True, check=False, timeout=60
+        )
+    except subprocess.TimeoutExpired as error:
+        raise HostReadError(what, "it did not answer within 60 s") from error
+    except OSError as error:
+        raise HostReadError(what, _why(error), error.errno) from error
+    try:
+        values = json.loads(run.stdout)
+    except ValueError as error:
+        last_line = decode(run.stderr).strip().rpartition("\n")[2]
+        raise HostReadError(what, last_line or "no JSON came back") from error
+    if not isinstance(values, dict) or not values:
+        raise HostReadError(what, "it found nothing")
+    return PyCpuinfo(values)

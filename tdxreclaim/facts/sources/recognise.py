@@ -1,0 +1,135 @@
+"""Recognises what a user gave as a captured host, and opens it as a source."""
+
+from __future__ import annotations
+
+import contextlib
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.errors import HostReadError, MalformedInputError
+from tdxreclaim.facts import host
+from tdxreclaim.facts.formats import cpuid, cpuinfo, lscpu
+from tdxreclaim.facts.logs import bringup as klog
+from tdxreclaim.facts.sources import archive, tar, unpack
+from tdxreclaim.facts.sources.base import Files, Source, is_directory, open_captured, read_bounded
+from tdxreclaim.facts.sources.tree import NO_HOST, open_tree
+
+if TYPE_CHECKING:
+    import io
+
+
+class CaptureFormat(StrEnum):
+    """What ``--from`` can be; the values are its ``--from-format`` names."""
+
+    CPUINFO = "cpuinfo"
+    LSCPU = "lscpu"
+    LSCPU_JSON = "lscpu-json"
+    CPUID = "cpuid"
+    KERNEL_LOG = "kernel-log"
+    TREE = "tree"
+    TAR = "tar"
+
+
+# Where a single text stands in the tree of a host.
+PLACE = {
+    CaptureFormat.CPUINFO: host.CPUINFO,
+    CaptureFormat.LSCPU: host.LSCPU,
+    CaptureFormat.LSCPU_JSON: host.LSCPU_JSON,
+    CaptureFormat.CPUID: host.CPUID,
+    CaptureFormat.KERNEL_LOG: host.KERNEL_LOGS[0],
+}
+
+
+class Capture(NamedTuple):
+    """An opened capture, and what it was recognised as."""
+
+    source: Source
+    format: CaptureFormat
+
+
+def recognise(text: str) -> CaptureFormat | None:
+    """Return the form of a text by its beginning, ``None`` if it is none of ours."""
+    if text.lstrip().startswith("{") and '"lscpu"' in text:
+        return CaptureFormat.LSCPU_JSON
+    for form, looks in (
+        (CaptureFormat.CPUID, cpuid.looks_like_cpuid),
+        (CaptureFormat.LSCPU, lscpu.looks_like_lscpu),
+        (CaptureFormat.CPUINFO, cpuinfo.looks_like_cpuinfo),
+        (CaptureFormat.KERNEL_LOG, klog.looks_like_kernel_log),
+    ):
+        if looks(text):
+            return form
+    return None
+
+
+def open_capture(
+    path: str,
+    form: CaptureFormat | None = None,
+    *,
+    also: frozenset[str] = frozenset(),
+) -> Capture:
+    """Return the captured host at *path* (a file, ``-``, a directory or a tar).
+
+    *form* overrides what its beginning looks like; *also* are further files
+    that may be asked for, of a tar.
+
+    Raises:
+        HostReadError: it cannot be read.
+        MalformedInputError: it is not recognised, or not what *form* says.
+
+    """
+    name = "standard input" if path == "-" else path
+    if is_directory(path):
+        if form not in (None, CaptureFormat.TREE):
+            raise MalformedInputError(name, f"a directory, not {form}")
+        return Capture(open_tree(path, host.WANTED), CaptureFormat.TREE)
+    if form is CaptureFormat.TREE:
+        raise MalformedInputError(name, "not a directory")
+
+    file = open_captured(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(file.close)
+        capture = _open_file(file, name, form, host.WANTED | also)
+        if capture.format is CaptureFormat.TAR:
+            # It is read as it is asked, and closes the file in the end.
+            stack.pop_all()
+    return capture
+
+
+def _open_file(
+    file: io.BufferedReader, name: str, form: CaptureFormat | None, wanted: frozenset[str]
+) -> Capture:
+    errors = unpack.UNPACK_ERRORS
+    try:
+        head, stream = unpack.read_head(unpack.unpack(file, name))
+    except errors as error:
+        raise HostReadError(name, _reason(error)) from error
+    if form is CaptureFormat.TAR or (form is None and tar.looks_like_tar(head)):
+        opened = archive.Archive(stream, wanted, name, file)
+        if not opened.find_any():
+            why = NO_HOST
+            if opened.damage:
+                why = f"not readable as tar ({opened.damage})"
+            raise MalformedInputError(name, why)
+        return Capture(opened, CaptureFormat.TAR)
+
+    if not head:
+        raise MalformedInputError(name, "empty")
+    if form is not None and b"\0" in head:
+        raise MalformedInputError(name, f"binary, and so not {form}")
+    if form is None:
+        form = recognise(head.decode("utf-8", "replace"))
+    if form is None:
+        why = "binary, and no archive" if b"\0" in head else "not recognised as any captured form"
+        raise MalformedInputError(name, why)
+    try:
+        text = read_bounded(stream, name).decode("utf-8", "replace")
+    except errors as error:
+        raise HostReadError(name, _reason(error)) from error
+    return Capture(Files({PLACE[form]: text}, label=name), form)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return f"damaged or cut short ({error})"

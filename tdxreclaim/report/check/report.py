@@ -1,0 +1,42 @@
+"""What a renderer is given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim import __version__
+from tdxreclaim.facts.evidence import Origin
+
+if TYPE_CHECKING:
+    from tdxreclaim.policy.model import Decision
+
+TOOL = "tdxreclaim"
+
+
+VERSION = __version__
+
+
+class Report(NamedTuple):
+    """A decision, and what it was made about.
+
+    ``source`` names the host: ``this host``, a file, ``command line``;
+    ``form`` is ``live``, ``faked`` or what a capture was recognised as.
+    ``explain`` asks for every rule that was weighed.
+    """
+
+    decision: Decision
+    source: str
+    form: str
+    explain: bool = False
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Where the facts came from, each once."""
+        decision = self.decision
+        seen = {decision.silicon.origin, decision.host.origin, decision.kernel.origin}
+        return tuple(origin for origin in Origin if origin in seen)
+
+    @property
+    def faked(self) -> bool:
+        """Whether any fact was given on the command line."""
+        return Origin.FAKED in self.origins

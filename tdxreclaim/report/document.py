@@ -1,0 +1,39 @@
+"""A JSON document: its tool, its schema, and errors."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tdxreclaim.report.check.report import TOOL, VERSION
+
+if TYPE_CHECKING:
+    from tdxreclaim.errors import TdxReclaimError
+
+ERROR_SCHEMA = "tdxreclaim.error/1"
+
+
+def render_error(error: TdxReclaimError) -> str:
+    """Return an error as one JSON object."""
+    return dump(
+        {
+            "schema": ERROR_SCHEMA,
+            "tool": tool(),
+            "error": {
+                "kind": error.kind,
+                "what": error.what,
+                "why": error.why,
+                "exit_status": int(error.exit_status),
+            },
+        }
+    )
+
+
+def dump(document: dict[str, object]) -> str:
+    """Return *document* as text, ASCII, with a newline at the end."""
+    return json.dumps(document, indent=2) + "\n"
+
+
+def tool() -> dict[str, str]:
+    """Return what made a document: the tool and its version."""
+    return {"name": TOOL, "version": VERSION}

@@ -1,0 +1,104 @@
+"""A page of text: the one place that draws with rich."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+from tdxreclaim.facts.evidence import flat
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+LEAST_WIDTH = 40
+
+
+_INDENT = 2
+
+
+_LABEL = 10
+
+
+class Page:
+    """Lines of a page, wrapped at words; nothing is cut off, long words are folded."""
+
+    def __init__(self, width: int, *, color: bool, record: bool = False) -> None:
+        self.width = max(width, LEAST_WIDTH)
+        self._out = io.StringIO()
+        # Nothing of the environment: width and colour are arguments.
+        self._console = Console(
+            file=self._out,
+            width=self.width,
+            color_system="standard" if color else None,
+            force_terminal=color,
+            legacy_windows=False,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            record=record,
+            _environ={},
+        )
+
+    def blank(self) -> None:
+        """Add an empty line."""
+        self._print(Text())
+
+    def heading(self, text: str) -> None:
+        """Add an empty line and a heading."""
+        self.blank()
+        self._print(Text(text, style="bold"))
+
+    def paragraph(self, text: str, style: str = "", *, first: str = "", indent: int = 0) -> None:
+        """Add *text*; *first* stands before its first line, *indent* before the others."""
+        room = self.width - max(len(first), indent)
+        # Whatever it is and wherever it is from: one line, and safe for a terminal.
+        lines = Text(flat(text), style=style).wrap(self._console, room, overflow="fold")
+        for number, line in enumerate(lines):
+            line.rstrip()
+            head = first if number == 0 else " " * indent
+            self._print(Text(head).append_text(line))
+
+    def labelled(self, label: str, text: str, style: str = "") -> None:
+        """Add *label* and, beside it, *text*."""
+        first = f"{'':{_INDENT}}{label:<{_LABEL}}"
+        self.paragraph(text, style, first=first, indent=len(first))
+
+    def item(self, text: str) -> None:
+        """Add *text* as one of a list."""
+        self.paragraph(text, first="  - ", indent=4)
+
+    def table(self, titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Add a table without lines; a title that begins with ``>`` is over numbers."""
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+        table.add_column("")
+        for title in titles:
+            right = title.startswith(">")
+            table.add_column(
+                title.removeprefix(">"), justify="right" if right else "left", overflow="fold"
+            )
+        for row in rows:
+            table.add_row("", *row)
+        self._console.print(table)
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
+
+    def svg(self, title: str) -> str:
+        """Return the page as an SVG picture that loads nothing from elsewhere."""
+        return re.sub(
+            r"@font-face \{.*?\}\s*", "", self._console.export_svg(title=title), flags=re.DOTALL
+        )
+
+    def html(self) -> str:
+        """Return the page as an HTML document."""
+        return self._console.export_html(inline_styles=True)
+
+    def text(self) -> str:
+        """Return the page, without the blanks that a table ends its lines with."""
+        return re.sub(r" +$", "", self._out.getvalue(), flags=re.MULTILINE)

@@ -1,0 +1,255 @@
+"""A simulated teardown as JSON, first version: ``tdxreclaim.simulate/1``.
+
+Times are integers, in nanoseconds, in threes: low, likely, high.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdxreclaim.engine.plan import Action
+from tdxreclaim.engine.states import describe
+from tdxreclaim.report.document import dump, tool
+from tdxreclaim.report.simulate.text import PHASE_NAMES, headline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tdxreclaim.costs.calibration import Calibration
+    from tdxreclaim.costs.estimate import Validation
+    from tdxreclaim.engine.recorder import Event
+    from tdxreclaim.engine.scenarios import Scenario
+    from tdxreclaim.report.simulate.simulation import Simulation
+    from tdxreclaim.units import Span
+
+SCHEMA = "tdxreclaim.simulate/1"
+
+
+SCENARIO_SCHEMA = "tdxreclaim.scenario/1"
+
+
+VALIDATE_SCHEMA = "tdxreclaim.validate/1"
+
+
+def render(simulation: Simulation) -> str:
+    """Return the simulation as one JSON object."""
+    result, scene, shape = simulation.result, simulation.scene, simulation.shape
+    estimate = result.estimate
+    document: dict[str, object] = {
+        "schema": SCHEMA,
+        "tool": tool(),
+        "summary": headline(simulation),
+        "exit_status": int(simulation.exit_status),
+        "td": {
+            "memory_bytes": shape.memory_bytes,
+            "vcpus": shape.vcpus,
+            "guest_pages": shape.guest_pages,
+            "sept_pages": shape.sept_pages,
+            "control_pages": shape.control_pages,
+        },
+        "host": {
+            "source": simulation.source,
+            "origins": list(simulation.report.origins),
+            "faked": simulation.report.faked,
+            "cpu": scene.cpu,
+            "verdict": simulation.decision.verdict,
+            "rule": simulation.decision.rule,
+            "affected": scene.platform.erratum,
+            "mode": scene.platform.mode,
+            "seam_nr": scene.platform.seam_nr,
+            "packages": scene.platform.packages,
+            "kernel": scene.kernel,
+        },
+        "plan": {
+            "name": scene.plan.name,
+            "order": scene.plan.order,
+            "clearing": scene.plan.clearing,
+            "clears": result.clears,
+            "released": scene.plan.released,
+            "certainty": scene.plan.certainty.name.lower(),
+            "steps": [
+                {
+                    "phase": stage.phase,
+                    "scope": stage.scope,
+                    "step": step.action,
+                    "label": step.action.label,
+                    "certainty": step.certainty.name.lower(),
+                    "source": step.source,
+                }
+                for stage, step in scene.plan.lines(erratum=scene.platform.erratum)
+            ],
+        },
+        "estimate": {
+            "total": _span(estimate.total),
+            "clearing": _span(estimate.action(Action.CLEAR)),
+            "clearing_share": round(estimate.clearing_share, 4),
+            "phases": [
+                {"phase": phase, "name": name, **_span(estimate.phase(phase))}
+                for phase, name in PHASE_NAMES.items()
+            ],
+            "steps": [
+                {
+                    "phase": step.phase,
+                    "step": step.action,
+                    "label": step.action.label,
+                    "count": step.count,
+                    "each": _span(step.each),
+                    "total": _span(step.total),
+                    "provenance": step.provenance,
+                    **({"stand_in": step.stand_in} if step.stand_in else {}),
+                }
+                for step in estimate.steps
+            ],
+        },
+        "what_ifs": [
+            {
+                "kernel": what_if.label,
+                "order": what_if.plan.order,
+                "affected": what_if.affected,
+                "clears": what_if.clears,
+                "current": what_if.current,
+                "clearing_share": round(what_if.estimate.clearing_share, 4),
+                **_span(what_if.estimate.total),
+            }
+            for what_if in simulation.what_ifs
+        ],
+        "outcome": {
+            "pages_in": result.pages_in,
+            "pages_reclaimed": result.pages_reclaimed,
+            "pages_leaked": result.pages_leaked,
+            "leaks": [
+                {
+                    "pages": leak.pages,
+                    "scope": leak.key.scope,
+                    "reason": leak.key.reason,
+                    "step": leak.key.action,
+                    "status": str(leak.key.reply) if leak.key.reply else None,
+                    "pfns": list(leak.pfns),
+                }
+                for leak in result.leaks
+            ],
+            "hazards": {hazard.value: pages for hazard, pages in result.hazards.items()},
+            "unsafe_pages": simulation.unsafe_pages,
+            "partial_writes": result.partial_writes,
+            "partial_writes_skipped": result.partial_writes_skipped,
+            "machine_check_count": result.machine_check_count,
+            "machine_checks": [
+                {
+                    "address": check.address,
+                    "pfn": check.pfn,
+                    "line": check.line,
+                    "by": check.by,
+                    "key": check.key,
+                    "cause": check.cause.name.lower(),
+                }
+                for check in result.machine_checks
+            ],
+        },
+        "seed": result.seed,
+        "calibration": {
+            "name": simulation.calibration.name,
+            "host": simulation.calibration.host,
+            "kernel": simulation.calibration.kernel,
+            "date": simulation.calibration.date,
+            "origin": simulation.calibration.origin,
+        },
+        "warnings": list(simulation.warnings),
+        "extrapolates": [each.what for each in estimate.extrapolates],
+        "caveats": list(simulation.caveats),
+    }
+    if simulation.trace:
+        document["trace"] = _events(result.events)
+    if result.lives:
+        document["lives"] = {f"{pfn:#x}": _events(life) for pfn, life in result.lives.items()}
+    return dump(document)
+
+
+def render_validation(calibration: Calibration, rows: tuple[Validation, ...]) -> str:
+    """Return published and emulated totals as one JSON object."""
+    return dump(
+        {
+            "schema": VALIDATE_SCHEMA,
+            "tool": tool(),
+            "warnings": list(calibration.premises()),
+            "rows": [
+                {
+                    "order": each.row.order,
+                    "vcpus": each.row.vcpus,
+                    "memory_bytes": each.row.memory_bytes,
+                    "published_ns": each.published_ns,
+                    "emulated": _span(each.emulated),
+                    "error": round(each.error, 6),
+                    "source": each.row.source,
+                }
+                for each in rows
+            ],
+        }
+    )
+
+
+def render_scenarios(scenarios: Iterable[Scenario], *, played: bool) -> str:
+    """Return scenarios as one JSON object, with what happened if they are *played*."""
+    return dump(
+        {
+            "schema": SCENARIO_SCHEMA,
+            "tool": tool(),
+            "scenarios": [
+                {
+                    "name": scenario.name,
+                    "says": scenario.says,
+                    **({"acts": _acts(scenario)} if played else {}),
+                }
+                for scenario in scenarios
+            ],
+        }
+    )
+
+
+def _acts(scenario: Scenario) -> list[dict[str, object]]:
+    return [
+        {
+            "mode": act.platform.mode,
+            "affected": act.platform.erratum,
+            "seam_nr": act.platform.seam_nr,
+            "packages": act.platform.packages,
+            "steps": [
+                {
+                    "did": step.did,
+                    "status": str(step.reply) if step.reply is not None else None,
+                    "seen": step.seen,
+                    "machine_check": step.machine_check,
+                    "page_type": step.page_type.name,
+                    "sept": step.sept,
+                    "line": describe(step.line),
+                    "note": step.note,
+                    "certainty": step.certainty.name.lower(),
+                    "source": step.source,
+                }
+                for step in act.steps
+            ],
+        }
+        for act in scenario.run()
+    ]
+
+
+def _span(span: Span) -> dict[str, int]:
+    return {"low_ns": span.low_ns, "likely_ns": span.likely_ns, "high_ns": span.high_ns}
+
+
+def _events(events: Iterable[Event]) -> list[dict[str, object]]:
+    return [
+        {
+            "at_ns": event.at_ns,
+            "phase": event.phase,
+            "did": "fault" if event.did is None else event.did,
+            "scope": event.scope,
+            "number": event.number,
+            "pfn": event.pfn,
+            "line": event.line,
+            "status": str(event.reply) if event.reply is not None else None,
+            "seen": event.seen,
+            "before": describe(event.before) if event.before is not None else None,
+            "after": describe(event.after) if event.after is not None else None,
+        }
+        for event in events
+    ]

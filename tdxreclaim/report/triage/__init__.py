@@ -1,0 +1,1 @@
+"""How a triage is said."""

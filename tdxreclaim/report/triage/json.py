@@ -1,0 +1,134 @@
+"""Findings as JSON (``tdxreclaim.triage/1``), the catalogue too (``tdxreclaim.findings/1``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdxreclaim.report.document import dump, tool
+from tdxreclaim.triage.time import Answer, shares
+
+if TYPE_CHECKING:
+    from tdxreclaim.report.triage.triage import Triage
+    from tdxreclaim.tables.findings import Kind
+    from tdxreclaim.triage.judge import Finding
+    from tdxreclaim.units import Span
+
+TRIAGE_SCHEMA = "tdxreclaim.triage/1"
+
+
+FINDINGS_SCHEMA = "tdxreclaim.findings/1"
+
+
+def render(triage: Triage) -> str:
+    """Return the findings as one JSON object."""
+    decision = triage.decision
+    return dump(
+        {
+            "schema": TRIAGE_SCHEMA,
+            "tool": tool(),
+            "source": {"name": triage.source, "format": triage.form},
+            "exit_status": int(triage.exit_status),
+            "headline": triage.headline,
+            "host": {
+                "verdict": decision.verdict,
+                "posture": decision.posture,
+                "silicon": decision.silicon.status,
+                "codenames": list(
+                    dict.fromkeys(p.codename for p in decision.silicon.processors if p.codename)
+                ),
+                "state": decision.host.state,
+                "kernel": decision.kernel.release,
+                "clearing": decision.kernel.clearing,
+                "kexec": decision.kernel.kexec,
+            },
+            "findings": [_finding(finding) for finding in triage.findings],
+            "time": None if triage.answer is None else _time(triage.answer),
+            "logs": [
+                {
+                    "path": log.path,
+                    "lines": log.lines,
+                    "bytes": log.size,
+                    "kernel_lines": log.kernel_lines,
+                    "boots": [
+                        {"whole": boot.whole, "line": boot.line, "release": boot.release}
+                        for boot in log.boots
+                    ],
+                    "skipped": list(log.skipped),
+                }
+                for log in triage.logs
+            ],
+            "unread": [{"path": piece.path, "why": piece.observed} for piece in triage.unread],
+        }
+    )
+
+
+def _finding(finding: Finding) -> dict[str, object]:
+    return {
+        "id": finding.kind.id,
+        "severity": finding.severity,
+        "sentence": finding.sentence,
+        "boot": finding.boot or None,
+        "count": finding.times,
+        "first": finding.first or None,
+        "last": finding.last or None,
+        "evidence": [
+            {
+                "path": place.path,
+                "line": place.line,
+                "stamp": place.stamp or None,
+                "text": place.text,
+            }
+            for place in finding.places
+        ],
+        "also_in": list(finding.also),
+        "details": list(finding.details),
+        "meaning": finding.kind.meaning,
+        "advice": finding.kind.advice,
+        "versions": finding.kind.versions,
+        "certainty": finding.kind.certainty,
+        "citations": [str(citation) for citation in finding.kind.citations],
+    }
+
+
+def _time(answer: Answer) -> dict[str, object]:
+    return {
+        "finding": answer.kind,
+        "because": answer.because or None,
+        "observed_ns": answer.observed_ns,
+        "memory_bytes": answer.memory_bytes,
+        "vcpus": answer.vcpus,
+        "expected": _span(answer.expected),
+        "hkid_first": _span(answer.hkid_first),
+        "shares": {name: round(share, 4) for name, share in shares(answer).items()},
+        "assumed": list(answer.scene.assumed) if answer.scene else [],
+    }
+
+
+def _span(span: Span | None) -> dict[str, int] | None:
+    if span is None:
+        return None
+    return {"low_ns": span.low_ns, "likely_ns": span.likely_ns, "high_ns": span.high_ns}
+
+
+def render_catalogue(kinds: tuple[Kind, ...]) -> str:
+    """Return rows of the catalogue as one JSON object."""
+    return dump(
+        {
+            "schema": FINDINGS_SCHEMA,
+            "tool": tool(),
+            "findings": [
+                {
+                    "id": kind.id,
+                    "severity": kind.severity,
+                    "sentence": kind.sentence,
+                    "meaning": kind.meaning,
+                    "advice": kind.advice,
+                    "versions": kind.versions,
+                    "certainty": kind.certainty,
+                    "citations": [str(citation) for citation in kind.citations],
+                    "sample": kind.sample or None,
+                }
+                for kind in kinds
+            ],
+        }
+    )

@@ -1,0 +1,134 @@
+"""Findings as text for people, and as Markdown for a ticket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdxreclaim.report.page import Page
+from tdxreclaim.report.triage.triage import Triage, log_line
+from tdxreclaim.tables.findings import Severity
+
+if TYPE_CHECKING:
+    from tdxreclaim.triage.judge import Finding, Place
+
+_STYLE = {
+    Severity.CRITICAL: "bold red",
+    Severity.ERROR: "red",
+    Severity.WARNING: "yellow",
+    Severity.NOTICE: "",
+    Severity.BENIGN: "green",
+}
+
+
+def render(triage: Triage, *, width: int = 80, color: bool = False) -> str:
+    """Return the findings as text of *width* columns."""
+    page = Page(width, color=color)
+    page.paragraph(triage.headline, "bold")
+    page.blank()
+    page.labelled("host", triage.host)
+    page.labelled("source", f"{triage.source} ({triage.form})")
+    for finding in triage.findings:
+        page.blank()
+        page.paragraph(
+            f"{finding.severity} {finding.kind.id}: {finding.sentence}", _STYLE[finding.severity]
+        )
+        _body(page, finding)
+    if triage.logs:
+        page.heading("Logs")
+        for log in triage.logs:
+            page.item(log_line(log))
+    if triage.skipped:
+        page.heading("Not read or not used")
+        for line in triage.skipped:
+            page.item(line)
+    return page.text()
+
+
+def _body(page: Page, finding: Finding) -> None:
+    if finding.boot:
+        page.labelled("when", when(finding))
+    for detail in finding.details:
+        page.labelled("detail", detail)
+    for number, place in enumerate(finding.places):
+        page.labelled("" if number else "seen", place_line(place))
+    if finding.also:
+        page.labelled("also in", ", ".join(finding.also))
+    page.labelled("means", finding.kind.meaning)
+    if not finding.severity.counts:
+        # The catalogue has the rest (findings ID); what needs no action is kept short.
+        return
+    page.labelled("do", finding.kind.advice)
+    page.labelled("versions", finding.kind.versions)
+    page.labelled("source", "; ".join(map(str, finding.kind.citations)))
+    if finding.kind.certainty != "verified":
+        page.labelled("known", finding.kind.certainty)
+
+
+def when(finding: Finding) -> str:
+    """Return boot, count and span of time of a finding, in a line."""
+    times = "once" if finding.times == 1 else f"{finding.times:,} times"
+    span = finding.first
+    if finding.last and finding.last != finding.first:
+        span = f"{finding.first} to {finding.last}" if finding.first else finding.last
+    return f"{times}, {finding.boot}" + (f", {span}" if span else "")
+
+
+def place_line(place: Place) -> str:
+    """Return file, line number and text of what was seen."""
+    where = place.path if place.line is None else f"{place.path}:{place.line}"
+    return f"{where}  {place.text}"
+
+
+def render_markdown(triage: Triage) -> str:
+    """Return the findings as Markdown, to be pasted into a ticket.
+
+    What comes from a log stands in code spans, so that it can neither format
+    nor link.
+    """
+    lines = [
+        "## tdxreclaim triage",
+        "",
+        f"**{_plain(triage.headline)}**",
+        "",
+        f"- host: {_plain(triage.host)}",
+        f"- source: {_code(triage.source)} ({triage.form})",
+    ]
+    for finding in triage.findings:
+        lines += ["", f"### {finding.severity}: {_plain(finding.sentence)}", ""]
+        lines.append(f"- finding: `{finding.kind.id}` ({finding.kind.certainty})")
+        if finding.boot:
+            lines.append(f"- when: {_plain(when(finding))}")
+        lines += [f"- detail: {_plain(detail)}" for detail in finding.details]
+        lines += [f"- seen: {_code(place_line(place))}" for place in finding.places]
+        if finding.also:
+            lines.append(f"- also in: {', '.join(map(_code, finding.also))}")
+        lines.append(f"- means: {_plain(finding.kind.meaning)}")
+        if not finding.severity.counts:
+            continue
+        lines.append(f"- do: {_plain(finding.kind.advice)}")
+        lines.append(f"- versions: {_plain(finding.kind.versions)}")
+        lines.append(f"- source: {_plain('; '.join(map(str, finding.kind.citations)))}")
+    if triage.logs:
+        lines += ["", "### Logs", ""]
+        lines += [f"- {_plain(log_line(log))}" for log in triage.logs]
+    if triage.skipped:
+        lines += ["", "### Not read or not used", ""]
+        lines += [f"- {_plain(line)}" for line in triage.skipped]
+    return "\n".join(lines) + "\n"
+
+
+_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>#|~"} | {"@": "&#64;"})
+
+
+def _plain(text: str) -> str:
+    """Return *text* with nothing in it that Markdown would act on."""
+    return text.translate(_SPECIAL)
+
+
+def _code(text: str) -> str:
+    """Return *text* as a code span, however many backticks are in it."""
+    fence = "`"
+    while fence in text:
+        fence += "`"
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"

@@ -1,0 +1,1 @@
+"""What is known: rows, their types, look-ups by key. No logic."""

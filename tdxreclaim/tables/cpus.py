@@ -1,0 +1,204 @@
+"""The CPUs that TDX runs on, and those that are mistaken for them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tdxreclaim.tables.sources import Certainty, Citation
+
+INTEL = "GenuineIntel"
+
+
+class Vfm(NamedTuple):
+    """Vendor, display family, display model: the key of every CPU table."""
+
+    vendor: str
+    family: int
+    model: int
+
+    def __str__(self) -> str:
+        """Return ``GenuineIntel 6/0x8f``."""
+        return f"{self.vendor} {self.family}/{self.model:#04x}"
+
+
+class CpuModel(NamedTuple):
+    """A CPU that a user may name, and whether TDX is known on it.
+
+    ``tdx`` is ``VERIFIED`` where a signed TDX module names the CPU,
+    ``UNVERIFIED`` where TDX is expected and no source that was read says so,
+    ``None`` where the CPU is only here because it is mistaken for a TDX one.
+    """
+
+    vfm: Vfm
+    codename: str
+    macro: str
+    short: tuple[str, ...]
+    market: str
+    tdx: Certainty | None
+    note: str
+    citation: Citation
+
+
+_MODULES = "Intel TDX module binaries, signed CPUID tables (February 2026)"
+
+
+_FAMILY_H = Citation("linux v7.1", "arch/x86/include/asm/intel-family.h")
+
+
+CPUS = (
+    CpuModel(
+        Vfm(INTEL, 6, 0x8F),
+        "Sapphire Rapids",
+        "INTEL_SAPPHIRERAPIDS_X",
+        ("spr",),
+        "4th Gen Xeon",
+        Certainty.VERIFIED,
+        "select SKUs have TDX; other parts are said to share the number (not verified), so the "
+        "number alone does not tell whether this one has it",
+        Citation(_MODULES, "0x806F8 from module 1.5.01"),
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0xCF),
+        "Emerald Rapids",
+        "INTEL_EMERALDRAPIDS_X",
+        ("emr",),
+        "5th Gen Xeon",
+        Certainty.VERIFIED,
+        "",
+        Citation(_MODULES, "0xC06F0 from module 1.5.01"),
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0xAF),
+        "Sierra Forest",
+        "INTEL_ATOM_CRESTMONT_X",
+        ("srf",),
+        "Xeon 6 E-core",
+        Certainty.VERIFIED,
+        "",
+        Citation(_MODULES, "0xA06F0 from module 1.5.05"),
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0xAD),
+        "Granite Rapids",
+        "INTEL_GRANITERAPIDS_X",
+        ("gnr",),
+        "Xeon 6 P-core",
+        Certainty.VERIFIED,
+        "",
+        Citation(_MODULES, "0xA06D0 from module 2.0.02"),
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0xAE),
+        "Granite Rapids-D",
+        "INTEL_GRANITERAPIDS_D",
+        ("gnrd", "gnr-d"),
+        "Xeon 6 SoC",
+        Certainty.VERIFIED,
+        "",
+        Citation(_MODULES, "0xA06E0 from module 2.0.04"),
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0xDD),
+        "Clearwater Forest",
+        "INTEL_ATOM_DARKMONT_X",
+        ("cwf",),
+        "Xeon 6+ E-core",
+        Certainty.UNVERIFIED,
+        "no signed TDX module up to February 2026 names it",
+        _FAMILY_H,
+    ),
+    CpuModel(
+        Vfm(INTEL, 19, 0x01),
+        "Diamond Rapids",
+        "INTEL_DIAMONDRAPIDS_X",
+        ("dmr",),
+        "",
+        Certainty.UNVERIFIED,
+        "no signed TDX module up to February 2026 names it",
+        _FAMILY_H,
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0x6A),
+        "Ice Lake-SP",
+        "INTEL_ICELAKE_X",
+        ("icx", "icelake"),
+        "3rd Gen Xeon",
+        None,
+        "no signed TDX module names it",
+        _FAMILY_H,
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0x6C),
+        "Ice Lake-D",
+        "INTEL_ICELAKE_D",
+        ("icx-d", "icxd"),
+        "Xeon D",
+        None,
+        "no signed TDX module names it",
+        _FAMILY_H,
+    ),
+    CpuModel(
+        Vfm(INTEL, 6, 0xB6),
+        "Grand Ridge",
+        "INTEL_ATOM_CRESTMONT",
+        ("grr",),
+        "",
+        None,
+        "no signed TDX module names it",
+        _FAMILY_H,
+    ),
+)
+
+
+# The CPUID vendors of x86 other than Intel.  A vendor that is in neither list
+# is not "another vendor": it may be GenuineIntel gone wrong.
+# Source: linux arch/x86/kernel/cpu/*.c, struct cpu_dev; the rest are emulators
+# and makers of the past.
+OTHER_VENDORS = frozenset(
+    (
+        "AuthenticAMD",
+        "HygonGenuine",
+        "CentaurHauls",
+        "  Shanghai  ",
+        "Shanghai",  # as /proc/cpuinfo shows it once the line is stripped
+        "CyrixInstead",
+        "Geode by NSC",
+        "TransmetaCPU",
+        "GenuineTMx86",
+        "UMC UMC UMC",
+        "Vortex86 SoC",
+        "NexGenDriven",
+        "RiseRiseRise",
+        "SiS SiS SiS",
+        "Genuine  RDC",
+        "E2K MACHINE",
+        "VirtualApple",
+    )
+)
+
+
+def find_cpu(vfm: Vfm) -> CpuModel | None:
+    """Return the row of this CPU."""
+    return next((cpu for cpu in CPUS if cpu.vfm == vfm), None)
+
+
+def find_cpu_by_name(name: str) -> CpuModel | None:
+    """Return the CPU of a codename or kernel macro, however it is spelt.
+
+    Case, spaces, hyphens and underscores do not matter; ``INTEL_`` may be
+    left out.
+    """
+    wanted = _plain(name)
+    return next((cpu for cpu in CPUS if wanted in _names(cpu)), None)
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def _names(cpu: CpuModel) -> frozenset[str]:
+    macro = cpu.macro.removeprefix("INTEL_")
+    spellings = (cpu.codename, cpu.macro, macro, *cpu.short)
+    names = {_plain(spelling) for spelling in spellings}
+    # "emeraldrapids" is INTEL_EMERALDRAPIDS_X: only the server part has TDX.
+    return frozenset(names)

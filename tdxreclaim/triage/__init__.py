@@ -1,0 +1,1 @@
+"""A ticket: which findings its lines are, when, and what they mean."""

@@ -1,0 +1,122 @@
+"""Which phase of a TD's teardown a kernel stack sits in, and what it waits for.
+
+Source: linux v6.16-v7.1 virt/kvm/guest_memfd.c, arch/x86/kvm/vmx/tdx.c and
+arch/x86/virt/vmx/tdx/tdx.c; no stack of a real host was seen (inferred).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tdxreclaim.facts.logs.stack import Stack
+
+# Functions that only one phase has.  kvm_tdp_mmu_unmap_gfn_range() and
+# tdp_mmu_zap_leafs() are not among them: ordinary guests go through them too.
+_GUEST_PAGES = frozenset(
+    (
+        "kvm_gmem_release",
+        "kvm_gmem_invalidate_begin",
+        "kvm_gmem_punch_hole",
+        "tdx_sept_remove_private_spte",
+        "tdx_sept_drop_private_spte",
+        "tdx_sept_zap_private_spte",
+        "tdx_track",
+        "tdh_mem_page_remove",
+        "tdh_mem_range_block",
+        "tdh_mem_track",
+        "tdh_phymem_page_wbinvd_hkid",
+    )
+)
+
+
+_HKID = frozenset(
+    (
+        "tdx_mmu_release_hkid",
+        "vt_vm_pre_destroy",
+        "tdx_flush_vp_on_cpu",
+        "smp_func_do_phymem_cache_wb",
+        "tdh_phymem_cache_wb",
+        "tdh_mng_vpflushdone",
+        "tdh_mng_key_freeid",
+        "tdh_vp_flush",
+    )
+)
+
+
+_CONTROL_PAGES = frozenset(
+    (
+        "tdx_reclaim_td_control_pages",
+        "tdx_reclaim_control_page",
+        "__tdx_reclaim_page",
+        "tdx_reclaim_page",
+        "tdx_vcpu_free",
+        "tdx_sept_free_private_spt",
+        "tdx_vm_destroy",
+        "tdh_phymem_page_reclaim",
+    )
+)
+
+
+# Clears in phase A and C alike; without another sign it is most likely A, of
+# which there are some five hundred times as many pages.
+_CLEARS = frozenset(("tdx_quirk_reset_page", "tdx_quirk_reset_paddr", "tdx_clear_page"))
+
+
+_WAITS = (
+    "mutex_lock",
+    "__mutex_lock",
+    "rwsem_down_",
+    "down_write",
+    "down_read",
+    "queued_write_lock",
+    "queued_read_lock",
+    "native_queued_spin_lock",
+    "__down_write",
+    "__down_read",
+)
+
+
+# How many functions above the lock may belong to the scheduler.
+_TOP = 8
+
+
+def names_tdx(stack: Stack) -> bool:
+    """Whether a function in it is TDX's own: guest_memfd is not TDX's alone."""
+    return any(name.startswith(("tdx_", "__tdx_", "tdh_")) for name in stack.frames)
+
+
+class Attribution(NamedTuple):
+    """The catalogue's id for a stack, and the function that decided."""
+
+    kind: str
+    function: str
+
+
+def attribute(stack: Stack) -> Attribution:
+    """Return what a stack is doing: a phase, a wait for KVM's locks, or something else.
+
+    The outermost function that only one phase has decides: a phase calls what
+    others call too.
+    """
+    waiting = next((i for i, f in enumerate(stack.frames[:_TOP]) if f.startswith(_WAITS)), None)
+    if waiting is not None:
+        caller = next(
+            (f for f in stack.frames[waiting:] if f.startswith(("kvm_", "tdx_", "vt_", "__kvm_"))),
+            "",
+        )
+        if caller:
+            return Attribution("stuck-on-lock", caller)
+    for function in reversed(stack.frames):
+        for kind, functions in (
+            ("stuck-guest-pages", _GUEST_PAGES),
+            ("stuck-hkid", _HKID),
+            ("stuck-control-pages", _CONTROL_PAGES),
+        ):
+            if function in functions:
+                return Attribution(kind, function)
+    clears = next((f for f in stack.frames if f in _CLEARS), None)
+    if clears:
+        return Attribution("stuck-guest-pages", clears)
+    named = next((f for f in stack.frames if not f.startswith(("__schedule", "schedule"))), "")
+    return Attribution("stuck-elsewhere", named or "a function that is not told")

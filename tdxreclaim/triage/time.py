@@ -1,0 +1,152 @@
+"""An observed shutdown against what the emulator expects: is it TDX reclaim?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.costs.estimate import Estimate, estimate
+from tdxreclaim.costs.scene import Scene, identified_cpu, set_scene
+from tdxreclaim.engine.plan import Action, Order, Phase
+from tdxreclaim.engine.shape import Shape
+from tdxreclaim.policy.model import Decision, HostState, Verdict
+from tdxreclaim.tables.kernels import Clearing
+from tdxreclaim.units import Span
+
+if TYPE_CHECKING:
+    from tdxreclaim.costs.calibration import Calibration
+
+# Nobody said on what hardware the published times were taken.
+_LENIENCE_PERCENT = 25
+
+
+# Where the number of vCPUs is not told: the fewest a TD has, and the most that was timed.
+_FEWEST_VCPUS, _MOST_VCPUS = 1, 64
+
+
+class Answer(NamedTuple):
+    """What an observation comes to; ``kind`` is a finding's id.
+
+    ``because`` says why no time could be estimated, if none could; the other
+    fields are ``None`` then.  ``low`` and ``high`` are the estimates for the
+    fewest and the most vCPUs, the same where their number is given.  ``premises``
+    are in what the calibration is of something else than was asked about.
+    """
+
+    kind: str
+    because: str
+    observed_ns: int | None
+    memory_bytes: int
+    vcpus: int | None
+    expected: Span | None = None
+    scene: Scene | None = None
+    estimate: Estimate | None = None
+    hkid_first: Span | None = None
+    premises: tuple[str, ...] = ()
+
+
+def judge_time(
+    decision: Decision,
+    calibration: Calibration,
+    *,
+    memory_bytes: int,
+    vcpus: int | None,
+    observed_ns: int | None,
+) -> Answer:
+    """Return whether *observed_ns* fits what the shutdown of such a TD is expected to take.
+
+    Raises:
+        UsageError: the size makes no sense.
+
+    """
+    shapes = [
+        Shape(memory_bytes=memory_bytes, vcpus=each)
+        for each in ([vcpus] if vcpus is not None else [_FEWEST_VCPUS, _MOST_VCPUS])
+    ]
+    impossible = _no_td_can_run(decision)
+    if impossible:
+        kind = "time-expected" if observed_ns is None else "time-not-reclaim"
+        return Answer(kind, impossible, observed_ns, memory_bytes, vcpus)
+    scene = set_scene(decision, packages=1)
+    estimates = [estimate(shape, scene.plan, scene.platform, calibration) for shape in shapes]
+    expected = _around([each.total for each in estimates])
+    main = estimates[-1]
+    first = set_scene(decision, packages=1, order=Order.HKID_FIRST)
+    fast = _around(
+        [estimate(shape, first.plan, first.platform, calibration).total for shape in shapes]
+    )
+    return Answer(
+        _compare(observed_ns, expected, main, memory_bytes),
+        "",
+        observed_ns,
+        memory_bytes,
+        vcpus,
+        expected=expected,
+        scene=scene,
+        estimate=main,
+        hkid_first=fast,
+        premises=calibration.premises(cpu=identified_cpu(decision), kernel=decision.kernel.release),
+    )
+
+
+def _no_td_can_run(decision: Decision) -> str:
+    if decision.verdict is Verdict.NOT_APPLICABLE:
+        return decision.because
+    if decision.host.state is HostState.OFF:
+        return f"TDX is off on this host ({decision.host.because})"
+    if decision.kernel.clearing is Clearing.NO_TDX_HOST:
+        return f"{decision.kernel.release or 'the kernel'} cannot run TDs"
+    return ""
+
+
+def _around(spans: list[Span]) -> Span:
+    return Span(
+        min(span.low_ns for span in spans),
+        sum(span.likely_ns for span in spans) // len(spans),
+        max(span.high_ns for span in spans),
+    )
+
+
+def _compare(observed_ns: int | None, expected: Span, main: Estimate, memory_bytes: int) -> str:
+    if observed_ns is None:
+        return "time-expected"
+    if observed_ns * 100 > expected.high_ns * (100 + _LENIENCE_PERCENT):
+        return "time-too-long"
+    if observed_ns * 100 < expected.low_ns * (100 - _LENIENCE_PERCENT):
+        return "time-too-short"
+    if any(
+        each.what == "memory_bytes"
+        and each.timed_from is not None
+        # The published sizes are in GB, taken for GiB: both are the size that was timed.
+        and memory_bytes < each.timed_from * 1000**3 // 1024**3
+        for each in main.extrapolates
+    ):
+        return "time-unproven"
+    return "time-fits"
+
+
+def shares(answer: Answer) -> dict[str, float]:
+    """Return the likely share of removal, clearing, HKID and control pages, 0 to 1.
+
+    Empty where there is no estimate.  Clearing of control pages counts as
+    clearing; ``kick`` (interrupting the vCPUs at each page) is part of removal.
+    """
+    bill = answer.estimate
+    if bill is None or not bill.total.likely_ns:
+        return {}
+    total = bill.total.likely_ns
+    clearing = bill.action(Action.CLEAR).likely_ns
+    by_phase = {
+        phase: sum(
+            step.total.likely_ns
+            for step in bill.steps
+            if step.phase is phase and step.action is not Action.CLEAR
+        )
+        for phase in Phase
+    }
+    return {
+        "kick": bill.action(Action.KICK).likely_ns / total,
+        "removal": by_phase[Phase.GUEST_PAGES] / total,
+        "clearing": clearing / total,
+        "hkid": by_phase[Phase.HKID] / total,
+        "control_pages": by_phase[Phase.CONTROL_PAGES] / total,
+    }

@@ -1,0 +1,171 @@
+"""Sizes, durations and spans: how they are read and written."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tdxreclaim.errors import UsageError
+
+PAGE_BYTES = 4096
+
+
+# K, M, G, T alone are what QEMU and libvirt take them for: powers of 1024.
+_SIZES = {
+    "": 1,
+    "B": 1,
+    **{letter: 1024**n for n, letter in enumerate("KMGTPE", start=1)},
+    **{f"{letter}IB": 1024**n for n, letter in enumerate("KMGTPE", start=1)},
+    **{f"{letter}B": 1000**n for n, letter in enumerate("KMGTPE", start=1)},
+}
+
+
+# Below a MiB a size is meant to the byte, above it as people round.
+_EXACT = frozenset(("", "B", "K", "KIB", "KB"))
+
+
+_SIZE = re.compile(r"(\d{1,20}(?:\.\d{1,10})?) ?([A-Za-z]{0,3})", re.ASCII)
+
+
+def parse_size(option: str, text: str) -> int:
+    """Return *text* (``18G``, ``107GB``, ``1.2TiB``) in bytes, a whole number of 4 KiB pages.
+
+    With a unit of MB or more it is rounded up to a page; without, or in KiB,
+    it must be whole pages.
+
+    >>> parse_size("--memory", "1MB"), parse_size("--memory", "1MiB")
+    (1003520, 1048576)
+
+    Raises:
+        UsageError: it is no size, is nothing, or is not whole pages.
+
+    """
+    from fractions import Fraction
+
+    match = _SIZE.fullmatch(text.strip())
+    unit = match[2].upper() if match else ""
+    if match is None or unit not in _SIZES:
+        raise UsageError(option, f"{text!r} is no size (18G, 107GB, 400GiB, 1.2TiB)")
+    size = Fraction(match[1]) * _SIZES[unit]
+    if size <= 0:
+        raise UsageError(option, f"{text} is nothing: a TD has memory")
+    if unit in _EXACT and size % PAGE_BYTES:
+        raise UsageError(option, f"{text} is not a whole number of 4 KiB pages")
+    return -int(-size // PAGE_BYTES) * PAGE_BYTES
+
+
+def format_size(size_bytes: int) -> str:
+    """Return a size in the largest binary unit that it fills, with GB beside GiB.
+
+    >>> format_size(400 * 1024**3), format_size(107_000_000_512)
+    ('400 GiB', '99.65 GiB (107.0 GB)')
+    """
+    unit, name = 1, "bytes"
+    for power, each in enumerate(("KiB", "MiB", "GiB", "TiB", "PiB"), start=1):
+        if size_bytes >= 1024**power:
+            unit, name = 1024**power, each
+    if size_bytes % unit == 0:
+        return f"{size_bytes // unit} {name}"
+    decimal = 1000 ** (("KiB", "MiB", "GiB", "TiB", "PiB").index(name) + 1)
+    return f"{size_bytes / unit:.2f} {name} ({size_bytes / decimal:.1f} {name.replace('i', '')})"
+
+
+class Span(NamedTuple):
+    """A time and its range, in integer nanoseconds; low <= likely <= high."""
+
+    low_ns: int
+    likely_ns: int
+    high_ns: int
+
+    def times(self, count: int) -> Span:
+        """It, *count* times over; the whole range moves together."""
+        return Span(self.low_ns * count, self.likely_ns * count, self.high_ns * count)
+
+    def plus(self, other: Span) -> Span:
+        """Both; lows add up to the low, highs to the high."""
+        return Span(
+            self.low_ns + other.low_ns,
+            self.likely_ns + other.likely_ns,
+            self.high_ns + other.high_ns,
+        )
+
+
+ZERO = Span(0, 0, 0)
+
+
+_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
+
+
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(h|min|m|s)?", re.ASCII)
+
+
+def parse_duration(option: str, text: str) -> int:
+    """Return *text* (``517s``, ``9min``, ``1h32m``, plain seconds) in nanoseconds.
+
+    >>> parse_duration("--observed", "517s"), parse_duration("--observed", "1m30.5s")
+    (517000000000, 90500000000)
+
+    Raises:
+        UsageError: it is no duration, or is nothing.
+
+    """
+    total, at = 0.0, 0
+    stripped = text.strip().lower()
+    while match := _PART.match(stripped, at):
+        total += float(match[1]) * _SECONDS[match[2] or ""]
+        at = match.end()
+        while stripped[at : at + 1] == " ":
+            at += 1
+    if at != len(stripped) or not stripped:
+        raise UsageError(option, f"{text!r} is no duration (517s, 9min, 1h32m)")
+    if total <= 0:
+        raise UsageError(option, f"{text} is nothing: a shutdown takes time")
+    return round(total * 1_000_000_000)
+
+
+# A unit, its nanoseconds, and from how many of it on it reads better than the
+# next smaller one: 92 min, not 1.5 h.
+_TIMES = (
+    ("days", 86_400_000_000_000, 3),
+    ("h", 3_600_000_000_000, 3),
+    ("min", 60_000_000_000, 3),
+    ("s", 1_000_000_000, 1),
+    ("ms", 1_000_000, 1),
+    ("us", 1_000, 1),
+)
+
+
+def format_span(span: Span) -> str:
+    """Return ``about 92 min (90 to 102 min)``; one value where the range rounds to it."""
+    name, unit = _unit(span.likely_ns)
+    low, likely, high = (_digits(value / unit) for value in span)
+    if low == high:
+        return f"about {likely} {name}"
+    return f"about {likely} {name} ({low} to {high} {name})"
+
+
+def format_range(span: Span) -> str:
+    """Return ``3.1 to 3.5 min``."""
+    name, unit = _unit(span.likely_ns)
+    low, high = _digits(span.low_ns / unit), _digits(span.high_ns / unit)
+    return f"{low} {name}" if low == high else f"{low} to {high} {name}"
+
+
+def format_ns(value_ns: int) -> str:
+    """Return one time in its unit: ``2.05 us``."""
+    name, unit = _unit(value_ns)
+    return f"{_digits(value_ns / unit)} {name}"
+
+
+def _unit(value_ns: int) -> tuple[str, int]:
+    for name, unit, enough in _TIMES:
+        if value_ns >= enough * unit:
+            return name, unit
+    return "ns", 1
+
+
+def _digits(value: float) -> str:
+    """Return a number with two digits or more that count, none that do not."""
+    if value >= 10 or value == int(value):  # noqa: PLR2004  (two digits)
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 1 else f"{value:.2g}"
