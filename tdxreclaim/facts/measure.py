@@ -90,7 +90,7 @@ class _Loop(NamedTuple):
 
 
 # Source: Intel SDM volume 2, MOVDIR64B (66 0F 38 F8 /r), MOVNTDQ, VMOVNTDQ; the
-# bytes are checked by a disassembler in tests/test_measure.py.
+# bytes are checked by a disassembler in tests/facts/test_measure.py.
 _LOOPS = {
     Store.MOVDIR64B: _Loop(b"", bytes.fromhex("660f38f83a"), b""),  # movdir64b rdi, [rdx]
     Store.NT64: _Loop(

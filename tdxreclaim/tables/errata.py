@@ -1,7 +1,7 @@
 """The errata that decide about clearing, and the CPUs that Intel's TDX modules name.
 
 To add an erratum: add its row here, a host under tests/hosts/ that it matches,
-and the nearest CPU that it must not match to tests/test_decide.py.  To add a
+and the nearest CPU that it must not match to tests/policy/test_decide.py.  To add a
 CPU: add its row, with the module release or the kernel header that names it.
 Rows never overlap, so their order means nothing.
 """

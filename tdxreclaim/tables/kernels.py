@@ -1,7 +1,7 @@
 """What each upstream kernel release does with reclaimed pages, and with kexec.
 
 To add a release: add or widen a row, with the commit that made the difference,
-and a line to tests/test_kernels.py.  The rows are disjoint and without gaps.
+and a line to tests/policy/test_decide.py.  The rows are disjoint and without gaps.
 """
 
 from __future__ import annotations

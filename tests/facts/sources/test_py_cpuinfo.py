@@ -92,7 +92,7 @@ def test_a_single_file_is_found(tmp_path: Path) -> None:
 
 def test_none_installed_is_said(tmp_path: Path) -> None:
     script = f"import sys; sys.path.remove({str(INSTALLED.parent)!r})\n"
-    source = Path(__file__).parents[1]
+    source = Path(__file__).parents[3]
     run = ask("-c", f"{script}sys.path.append({str(source)!r})\n{ASK}", cwd=tmp_path)
     assert "HostReadError" in run.stderr
     assert "not installed" in run.stderr

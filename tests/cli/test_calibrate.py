@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.costs.calibration import Calibration
 
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "hosts"
 CLEAR = ("calibrate", "clear", "--size", "4MiB", "--rounds", "2", "--pages", "4k")
 CSV = """memory,vcpus,packages,kernel,order,seconds,n,affected
 64GiB,8,2,6.17,upstream,300.5,3,no

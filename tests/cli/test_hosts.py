@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.sources.live import PyCpuinfo
 
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "hosts"
 NAMES = sorted(path.name for path in HOSTS.iterdir())
 FORMATS = ("text", "json", "shell")
 

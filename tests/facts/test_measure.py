@@ -34,7 +34,7 @@ from tdxreclaim.facts.sources.live import Live
 
 MIB = 1 << 20
 CODED = [store for store in Store if store is not Store.MEMSET]
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "hosts"
 
 STORES = {
     Store.MOVDIR64B: ["movdir64b rdi,[rdx]"],

@@ -20,7 +20,7 @@ from tdxreclaim.report.schemas import read_schema
 if TYPE_CHECKING:
     from conftest import Compare, Ran, RunTool
 
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "hosts"
 NAMES = sorted(path.name for path in HOSTS.iterdir())
 TICKET = "sosreport-spr-6.18-ticket"
 LINE = "virt/tdx: module not loaded"

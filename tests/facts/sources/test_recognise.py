@@ -34,7 +34,7 @@ from tdxreclaim.facts.sources.unpack import HEAD_BYTES, UNPACK_ERRORS, read_head
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-SHARED_CASES = Path(__file__).parents[2] / "shared" / "cases"
+SHARED_CASES = Path(__file__).parents[4] / "shared" / "cases"
 
 SPR = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\nstepping\t: 8\nflags\t\t: fpu movdir64b\nbugs\t\t:\n\n"
 AMD = SPR.replace("GenuineIntel", "AuthenticAMD")

@@ -27,7 +27,7 @@ from tdxreclaim.report.schemas import read_schema
 if TYPE_CHECKING:
     from conftest import RunTool
 
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "hosts"
 TOOL = (sys.executable, "-m", "tdxreclaim")
 
 

@@ -25,7 +25,7 @@ from tdxreclaim.units import Span, format_ns, format_range, format_size, format_
 if TYPE_CHECKING:
     from conftest import Compare, RunTool
 
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "hosts"
 GIB = 1 << 30
 
 # Every shape of question once, each with its golden text.

@@ -23,7 +23,7 @@ from tdxreclaim.facts.sources.base import Files
 if TYPE_CHECKING:
     from conftest import RunTool
 
-HOSTS = Path(__file__).parent / "hosts"
+HOSTS = Path(__file__).parents[1] / "hosts"
 NAMES = sorted(path.name for path in HOSTS.iterdir())
 TICKET = "sosreport-spr-6.18-ticket"
 
