@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tdxreclaim.errors import TdxReclaimError
     from tdxreclaim.report.check.report import Report
 
-SCHEMA = "tdxreclaim.shell/1"
+SCHEMA = "tdxreclaim.shell/2"
 
 
 NAMES = (

@@ -1,4 +1,4 @@
-"""The tables behind the decision, as text and as JSON (``tdxreclaim.errata/1``)."""
+"""The tables behind the decision, as text and as JSON (``tdxreclaim.errata/2``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tdxreclaim.tables.findings import Kind
     from tdxreclaim.tables.sources import Citation
 
-SCHEMA = "tdxreclaim.errata/1"
+SCHEMA = "tdxreclaim.errata/2"
 
 
 class Tables(NamedTuple):

@@ -22,7 +22,7 @@ from tdxreclaim.errors import ExitStatus, OutputError
 from tdxreclaim.facts.evidence import flat
 from tdxreclaim.facts.sources.recognise import CaptureFormat
 from tdxreclaim.policy.model import Verdict
-from tdxreclaim.report.schemas import read_schema
+from tdxreclaim.report.schemas import VERSIONS, read_schema
 
 if TYPE_CHECKING:
     from conftest import RunTool
@@ -213,12 +213,12 @@ def test_no_command_shows_help_on_stderr(run: RunTool) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["check", "simulate", "scenario", "validate", "errata", "error", "calibrate", "calibration"],
+    VERSIONS,
 )
 def test_schema_is_a_valid_schema(name: str, run: RunTool) -> None:
     schema = json.loads(run("schema", name).out)
     jsonschema.Draft202012Validator.check_schema(schema)
-    assert schema["$id"] == f"tdxreclaim.{name}/1"
+    assert schema["$id"] == f"tdxreclaim.{name}/{VERSIONS[name]}"
 
 
 def test_from_format_names_are_the_forms_that_captures_have() -> None:

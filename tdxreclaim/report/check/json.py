@@ -1,4 +1,4 @@
-"""JSON, first version: schemas ``tdxreclaim.check/1`` and ``tdxreclaim.error/1``.
+"""JSON: schemas ``tdxreclaim.check/2`` and ``tdxreclaim.error/1``.
 
 Every key is spelt out here.  Keys may be added; a key whose meaning changes
 makes a second version, in a module of its own.
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tdxreclaim.policy.model import Processor
     from tdxreclaim.report.check.report import Report
 
-CHECK_SCHEMA = "tdxreclaim.check/1"
+CHECK_SCHEMA = "tdxreclaim.check/2"
 
 
 def render(report: Report) -> str:

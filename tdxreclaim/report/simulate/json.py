@@ -1,4 +1,4 @@
-"""A simulated teardown as JSON, first version: ``tdxreclaim.simulate/1``.
+"""A simulated teardown as JSON: ``tdxreclaim.simulate/2``.
 
 Times are integers, in nanoseconds, in threes: low, likely, high.
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from tdxreclaim.report.simulate.simulation import Simulation
     from tdxreclaim.units import Span
 
-SCHEMA = "tdxreclaim.simulate/1"
+SCHEMA = "tdxreclaim.simulate/2"
 
 
-SCENARIO_SCHEMA = "tdxreclaim.scenario/1"
+SCENARIO_SCHEMA = "tdxreclaim.scenario/2"
 
 
-VALIDATE_SCHEMA = "tdxreclaim.validate/1"
+VALIDATE_SCHEMA = "tdxreclaim.validate/2"
 
 
 def render(simulation: Simulation) -> str:

@@ -1,4 +1,4 @@
-"""Findings as JSON (``tdxreclaim.triage/1``), the catalogue too (``tdxreclaim.findings/1``)."""
+"""Findings as JSON (``tdxreclaim.triage/2``), the catalogue too (``tdxreclaim.findings/2``)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from tdxreclaim.triage.judge import Finding
     from tdxreclaim.units import Span
 
-TRIAGE_SCHEMA = "tdxreclaim.triage/1"
+TRIAGE_SCHEMA = "tdxreclaim.triage/2"
 
 
-FINDINGS_SCHEMA = "tdxreclaim.findings/1"
+FINDINGS_SCHEMA = "tdxreclaim.findings/2"
 
 
 def render(triage: Triage) -> str:
