@@ -6,7 +6,6 @@ ignores what it does not know.
 
 from __future__ import annotations
 
-
 # The one version of each that is written; a changed meaning is a new one.
 VERSIONS = {
     "calibrate": 1,
