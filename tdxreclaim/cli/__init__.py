@@ -15,10 +15,12 @@ from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageErr
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
 
 # Each is a module of its own here, imported when it is run, or asked for help.
-_COMMANDS = (
-    *("check", "simulate", "scenario", "calibrate"),
-    *("capture", "triage", "findings", "errata", "schema"),
-)
+_SECTIONS = {
+    "Look at a host": ("check", "triage", "capture"),
+    "Estimate": ("simulate", "scenario", "calibrate"),
+    "Reference": ("explain", "findings", "errata", "schema"),
+}
+_COMMANDS = tuple(name for names in _SECTIONS.values() for name in names)
 
 
 class _Commands(click.Group):
@@ -30,6 +32,29 @@ class _Commands(click.Group):
             return None
         command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(name.lower(), _COMMANDS, n=2)
+            hint = f"; nearest: {', '.join(near)}" if near else ""
+            raise UsageError(name, f"no such command{hint} (see tdxreclaim --help)")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        widest = max(map(len, _COMMANDS))
+        for title, names in _SECTIONS.items():
+            with formatter.section(title):
+                rows = []
+                for name in names:
+                    command = self.get_command(ctx, name)
+                    if command is not None:
+                        rows.append((name.ljust(widest), command.get_short_help_str(80)))
+                formatter.write_dl(rows)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:

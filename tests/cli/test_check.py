@@ -121,7 +121,7 @@ WRONG = [
     (("check", "--nope"), 2, "--nope"),
     (("check", "--from"), 2, "--from"),
     (("check", "stray"), 2, "usage"),
-    (("chekc",), 2, "usage"),
+    (("chekc",), 2, "chekc"),
     (("schema", "nope"), 2, "NAME"),
     (("check", "--from", "does-not-exist"), 3, "does-not-exist"),
 ]
@@ -426,6 +426,7 @@ def test_completion_offers_commands_and_options() -> None:
         "capture",
         "check",
         "errata",
+        "explain",
         "findings",
         "scenario",
         "schema",

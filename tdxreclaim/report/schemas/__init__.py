@@ -13,6 +13,7 @@ VERSIONS = {
     "check": 2,
     "errata": 2,
     "error": 1,
+    "explain": 1,
     "findings": 2,
     "scenario": 2,
     "simulate": 2,

@@ -1,0 +1,1 @@
+"""How a word of the output is explained."""

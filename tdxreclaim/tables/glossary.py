@@ -1,0 +1,196 @@
+"""The words of an answer: what each means and what it asks of the reader.
+
+`explain` prints these rows; a test holds them to the enums and rules that
+`check` prints.  Errata, findings, kernels, CPUs and statuses have tables of
+their own.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Word(NamedTuple):
+    """A word: ``kind`` is the question that it answers, ``action`` may be empty."""
+
+    id: str
+    kind: str
+    meaning: str
+    action: str = ""
+
+
+_VERDICT, _POSTURE, _RULE = "verdict", "posture", "rule"
+_SILICON, _STATE, _KERNEL, _KEXEC = "silicon", "TDX state", "kernel clearing", "kexec"
+
+WORDS = (
+    Word(
+        "clear-required",
+        _VERDICT,
+        "A reclaimed TDX page must be overwritten with MOVDIR64B before it is reused. A page "
+        "that is not can raise a machine check long after the TD is gone.",
+        "Let the kernel clear; run no kernel that does not.",
+    ),
+    Word(
+        "clear-not-required",
+        _VERDICT,
+        "A reclaimed page can be reused as it is: the evidence of the CPU's identity is whole, "
+        "and no erratum affects it.",
+        "If the kernel clears all the same, a kernel that skips it shortens a TD's shutdown.",
+    ),
+    Word(
+        "undetermined",
+        _VERDICT,
+        "The evidence does not settle it. A careful host clears, so treat it as required.",
+        "Supply what the output names as missing, then ask again.",
+    ),
+    Word(
+        "not-applicable",
+        _VERDICT,
+        "This is not a TDX host, so it has no TDX page to clear. As a posture: nothing follows.",
+    ),
+    Word(
+        "clears-as-required",
+        _POSTURE,
+        "Clearing is required, and the running kernel does it.",
+        "Leave it alone. A newer kernel does not shorten the shutdown by skipping it.",
+    ),
+    Word(
+        "clears-needlessly",
+        _POSTURE,
+        "Clearing is not required, and the running kernel does it all the same.",
+        "A kernel that clears on affected CPUs alone (upstream 6.18 and later) saves that time.",
+    ),
+    Word(
+        "skips-safely",
+        _POSTURE,
+        "Clearing is not required, and the running kernel does not do it.",
+        "Nothing. If a TD is slow to shut down here, clearing is not the reason.",
+    ),
+    Word(
+        "at-risk",
+        _POSTURE,
+        "Clearing is required, and the running kernel does not do it.",
+        "Start no TD here, and reuse no page that one had, until a kernel runs that clears.",
+    ),
+    Word(
+        "idle",
+        _POSTURE,
+        "TDX is not active under this kernel, so no private page can exist.",
+        "Nothing, until TDX is turned on.",
+    ),
+    Word(
+        "unknown",
+        "any of them",
+        "What was read does not tell. It is never a way to say no.",
+        "The output names what would settle it.",
+    ),
+    Word("affected", _SILICON, "A processor is in the list of an erratum."),
+    Word("not-affected", _SILICON, "Every processor is a TDX CPU that no erratum lists."),
+    Word("no-tdx", _SILICON, "No processor can host TDs."),
+    Word("guest", _STATE, "This is a virtual machine or a TD, not a host."),
+    Word("off", _STATE, "The kernel has not activated TDX: no private page can exist under it."),
+    Word(
+        "bios-enabled",
+        _STATE,
+        "The BIOS has TDX on and the kernel accepted it. Nothing shows that the TDX module is up.",
+    ),
+    Word("initialized", _STATE, "The TDX module is up: this host can run TDs."),
+    Word("clears-always", _KERNEL, "The kernel clears every reclaimed page, on every CPU."),
+    Word(
+        "clears-on-erratum",
+        _KERNEL,
+        "The kernel clears reclaimed pages only on a CPU on which it set tdx_pw_mce.",
+    ),
+    Word("no-tdx-host", _KERNEL, "The kernel cannot run TDs: too old, or built without."),
+    Word("allowed", _KEXEC, "kexec and kdump work as on any host."),
+    Word(
+        "refused",
+        _KEXEC,
+        "The kernel refuses to load a kexec or kdump image on an affected CPU while the BIOS has "
+        "TDX on, even if no TD ever ran.",
+        "Take crash dumps another way, or turn TDX off in the BIOS where a dump matters more.",
+    ),
+    Word("not-built", _KEXEC, "The kernel is built with TDX host support or with kexec, not both."),
+    Word(
+        "allowed-after-disable",
+        _KEXEC,
+        "The kernel calls TDH.SYS.DISABLE before a kexec; a TDX module that lacks it leaves "
+        "poison behind.",
+    ),
+    Word("not-x86", _RULE, "Another architecture. Not applicable."),
+    Word(
+        "kernel-flag",
+        _RULE,
+        "The kernel set tdx_pw_mce on a CPU that no table here lists. Required: the kernel's "
+        "word counts.",
+    ),
+    Word(
+        "guest-td",
+        _RULE,
+        "This is a TD. Not applicable; the CPU that it sees may be faked by the hypervisor.",
+    ),
+    Word(
+        "guest-vm",
+        _RULE,
+        "This is a virtual machine. Not applicable; the CPU that it sees may be faked.",
+    ),
+    Word("cpu-unknown", _RULE, "A processor does not say what it is. Undetermined."),
+    Word("cpu-unread", _RULE, "No processor was read at all. Undetermined."),
+    Word("cpu-incomplete", _RULE, "A processor's vendor, family or model is missing."),
+    Word(
+        "vendor-unknown",
+        _RULE,
+        "The vendor is none that is known, and may be Intel's, garbled. Undetermined.",
+    ),
+    Word("vendors-differ", _RULE, "Two vendors in one machine: mixed facts. Undetermined."),
+    Word("not-intel", _RULE, "Another vendor's CPU cannot host Intel TDs. Not applicable."),
+    Word(
+        "no-movdir64b",
+        _RULE,
+        "An Intel CPU in no table, without the instruction that TDX needs. Not applicable.",
+    ),
+    Word(
+        "no-tdx-sign",
+        _RULE,
+        "An Intel CPU in no table, and no sign of TDX on the host. Not applicable.",
+    ),
+    Word("cpu-unlisted", _RULE, "An Intel CPU in no table, and nothing settles it. Undetermined."),
+    Word(
+        "kernel-closed-list",
+        _RULE,
+        "An Intel CPU in no table, on which the kernel activated TDX without setting tdx_pw_mce. "
+        "Not required: the kernel's list of affected CPUs is closed. A kernel older than the CPU "
+        "cannot list it, so a warning is given.",
+    ),
+    Word("no-erratum", _RULE, "A TDX CPU that no erratum lists. Not required."),
+    Word("tdx-impossible", _RULE, "The CPU or the kernel cannot host TDs: TDX is off."),
+    Word("tdx-initialized", _RULE, "A sign that only an initialized TDX module leaves was read."),
+    Word("tdx-bios-enabled", _RULE, "The kernel accepted TDX from the BIOS."),
+    Word("tdx-off", _RULE, "A sign that the kernel has not activated TDX was read."),
+    Word("tdx-unknown", _RULE, "Nothing that was read tells whether TDX is active."),
+    Word("symbols-contradict", _RULE, "The kernel's symbols contradict each other."),
+    Word(
+        "symbols-clear-always",
+        _RULE,
+        "The kernel's symbols show code that clears without asking for the erratum.",
+    ),
+    Word(
+        "symbols-clear-on-erratum",
+        _RULE,
+        "The kernel's symbols show code that clears only where tdx_pw_mce is set.",
+    ),
+    Word("config-no-tdx-host", _RULE, "The kernel's configuration has no TDX host support."),
+    Word("release-listed", _RULE, "The release is an upstream one, and a row of the table has it."),
+    Word(
+        "release-belied",
+        _RULE,
+        "The host shows TDX in use, which the upstream kernel of that release cannot do.",
+    ),
+    Word("release-newer-than-table", _RULE, "The release is newer than any that was read."),
+    Word(
+        "release-not-upstream",
+        _RULE,
+        "A distribution's release: its number does not tell what was backported.",
+    ),
+    Word("kernel-unknown", _RULE, "Neither symbols nor a release were read."),
+)
