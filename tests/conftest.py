@@ -9,25 +9,29 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import tdxreclaim
 from tdxreclaim.cli import main
 
 HERE = Path(__file__).parent
 SHARED_CASES = HERE.parents[1] / "shared" / "cases"
-# Named, not listed: that the folder holds these is part of the test.
-CASES = (
-    "cpuid-GenuineIntel00606A6_ICX_04.txt",
-    "cpuid-GenuineIntel00806F8_SapphireRapids_05.txt",
-    "cpuinfo-sapphirerapids-8480plus-bare-metal.txt",
-    "cpuinfo-zen5.txt",
-    "dmesg-module-init-failed.txt",
-    "dmesg-reclaim-seamcall-failed.txt",
-    "dmesg-spr-8480ctdx-module-initialized.txt",
-    "lscpu-emr-8558.txt",
-    "sysroot-armv7.tar.gz",
-    "sysroot-x86_64-epyc_7451.tar.gz",
+# Every file at the top of that folder; without the folder, those with a golden file.
+CASES = tuple(
+    sorted(
+        path.name for path in SHARED_CASES.iterdir() if path.is_file() and path.name != "README.md"
+    )
+    if SHARED_CASES.is_dir()
+    else sorted(
+        path.name.removeprefix("case-").removesuffix(".text")
+        for path in (HERE / "expected").glob("case-*.text")
+    )
 )
+
+# A deadline is a test of wall time; the machine may be busy.
+settings.register_profile("tdxreclaim", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", settings.get_profile("tdxreclaim"), max_examples=5000)
+settings.load_profile("tdxreclaim")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -103,9 +107,3 @@ def shared_cases() -> Path:
 def case(request: pytest.FixtureRequest) -> str:
     """Return the name of each real capture in turn."""
     return str(request.param)
-
-
-@pytest.fixture
-def case_names() -> tuple[str, ...]:
-    """Return the names of all real captures."""
-    return CASES

@@ -142,7 +142,7 @@ injections = st.builds(
 
 
 @given(shapes, plans, platforms, injections, st.integers(0, 99))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_closed_form_and_emulator_agree_to_the_nanosecond(
     shape: Shape, plan: object, platform: Platform, faults: Injections, seed: int
 ) -> None:

@@ -230,7 +230,7 @@ guest_codes = st.sampled_from(
     st.booleans(),
     st.integers(0, 9),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_pages_done_together_come_to_the_same_as_pages_done_one_by_one(
     codes: list[int], name: str, clearing: Clearing, erratum: bool, fatal: bool, seed: int
 ) -> None:

@@ -38,7 +38,7 @@ operations = st.one_of(
 
 
 @given(st.lists(operations, max_size=25))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_it_is_a_list_of_states(todo: list[tuple[str, object, object]]) -> None:
     store, plain, odd = PageStore(PAGES, 7), [7] * PAGES, set[int]()
     for what, where, value in todo:

@@ -142,7 +142,6 @@ class ManyPages(RuleBasedStateMachine):
 ManyPages.TestCase.settings = settings(
     max_examples=80,
     stateful_step_count=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestManyPages = ManyPages.TestCase

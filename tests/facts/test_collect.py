@@ -143,7 +143,7 @@ def test_what_tells_of_the_page_is_not_scrubbed() -> None:
         assert scrub(line) == line
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.lists(
         st.one_of(

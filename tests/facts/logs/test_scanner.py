@@ -276,7 +276,7 @@ LINES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(LINES, st.integers(1, 200))
 def test_no_dirt_is_fatal_and_pieces_never_matter(lines: list[bytes], piece: int) -> None:
     log = b"\n".join(lines)
@@ -287,7 +287,7 @@ def test_no_dirt_is_fatal_and_pieces_never_matter(lines: list[bytes], piece: int
     assert (events, scanned) == scan(log)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.lists(
         st.tuples(
