@@ -122,6 +122,9 @@ def _usage(error: click.UsageError) -> UsageError:
     if isinstance(error, click.BadParameter) and error.param is not None:
         option = isinstance(error.param, click.Option)
         what = error.param.opts[0] if option else str(error.param.name).upper()
+        source = error.ctx.get_parameter_source(str(error.param.name)) if error.ctx else None
+        if source is click.core.ParameterSource.ENVIRONMENT:
+            what = str(error.param.envvar)
         message = error.message or message
     elif isinstance(error, click.NoSuchOption | click.BadOptionUsage):
         what = error.option_name

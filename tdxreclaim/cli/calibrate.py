@@ -9,6 +9,7 @@ import click
 from tdxreclaim.cli.output import (
     color_option,
     emit,
+    format_option,
     help_option,
     terminal_width,
     wants_color,
@@ -34,12 +35,6 @@ _MOST_ROUNDS = 1000
 _MOST_VCPUS = 4096
 
 
-def _format_option(*formats: str) -> Callable[..., Any]:
-    return click.option(
-        "--format", "-f", "format_", type=click.Choice(formats), default="text", show_default=True
-    )
-
-
 def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a command that makes a calibration."""
     options = (
@@ -54,7 +49,7 @@ def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--output", "-o", metavar="FILE", help="Write the calibration to FILE, whole."
         ),
-        _format_option("text", "json", "toml"),
+        format_option("text", "json", "toml"),
         color_option,
     )
     for option in reversed(options):
@@ -405,7 +400,7 @@ def recipe(*, tool: str, kernel: str) -> None:
 
 
 @calibrate.command("list", add_help_option=False)
-@_format_option("text", "json")
+@format_option("text", "json")
 @color_option
 @help_option
 def list_(*, format_: str, color: str) -> None:
@@ -433,7 +428,7 @@ _vcpus_option = click.option(
 @calibrate.command(add_help_option=False)
 @click.argument("name", metavar="NAME|FILE")
 @_vcpus_option
-@_format_option("text", "json")
+@format_option("text", "json")
 @color_option
 @help_option
 def show(*, name: str, vcpus: str, format_: str, color: str) -> None:
@@ -476,7 +471,7 @@ def check(*, file: str) -> None:
 @click.argument("a", metavar="A")
 @click.argument("b", metavar="B")
 @_vcpus_option
-@_format_option("text", "json")
+@format_option("text", "json")
 @color_option
 @help_option
 def diff(*, a: str, b: str, vcpus: str, format_: str, color: str) -> None:

@@ -11,6 +11,7 @@ from tdxreclaim.cli.output import (
     FORMATS,
     color_option,
     emit,
+    format_option,
     help_option,
     terminal_width,
     wants_color,
@@ -23,9 +24,7 @@ if TYPE_CHECKING:
 
 @click.command(add_help_option=False)
 @host_options
-@click.option(
-    "--format", "-f", "format_", type=click.Choice(FORMATS), default="text", show_default=True
-)
+@format_option(*FORMATS)
 @click.option("--explain", is_flag=True, help="Show every rule that was weighed.")
 @click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
 @color_option

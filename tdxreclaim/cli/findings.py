@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import click
 
-from tdxreclaim.cli.output import color_option, emit, help_option, terminal_width, wants_color
+from tdxreclaim.cli.output import (
+    color_option,
+    emit,
+    format_option,
+    help_option,
+    terminal_width,
+    wants_color,
+)
 from tdxreclaim.errors import UsageError
 
 
 @click.command(add_help_option=False, short_help="Print the catalogue of what triage finds.")
 @click.argument("name", metavar="[ID]", required=False)
-@click.option(
-    "--format",
-    "-f",
-    "format_",
-    type=click.Choice(("text", "json")),
-    default="text",
-    show_default=True,
-)
+@format_option("text", "json")
 @color_option
 @help_option
 def findings(*, name: str | None, format_: str, color: str) -> None:

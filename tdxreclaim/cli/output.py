@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tdxreclaim.errors import OutputError, TdxReclaimError
+from tdxreclaim.errors import OutputError, TdxReclaimError, UsageError
 from tdxreclaim.report import document
 
 if TYPE_CHECKING:
@@ -18,23 +19,57 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "shell")
 
+# The environment says how things look, and nothing else: never a fact, a
+# what-if, --quiet or --exit-zero (tests/cli/test_environment.py).
+_ENV_WIDTH = "TDXRECLAIM_WIDTH"
+_ENV_FORMAT = "TDXRECLAIM_FORMAT"
+
+_WIDEST_TEXT = 100  # longer lines are hard to read
+_LEAST_WIDTH, _MOST_WIDTH = 40, 1000
 
 color_option = click.option(
     "--color",
     type=click.Choice(("auto", "always", "never")),
     default="auto",
     show_default=True,
-    help="Colour the text; over NO_COLOR and FORCE_COLOR.",
+    envvar="TDXRECLAIM_COLOR",
+    help="When to colour; overrides NO_COLOR and FORCE_COLOR.",
 )
 
 
-text_or_json_option = click.option(
-    "--format",
-    "-f",
-    "format_",
-    type=click.Choice(("text", "json")),
-    default="text",
+def format_option(*formats: str) -> Callable[..., Any]:
+    """Return the option ``--format`` of a command that has these."""
+    return click.option(
+        "--format",
+        "-f",
+        "format_",
+        type=click.Choice(formats),
+        default="text",
+        show_default=True,
+        envvar=_ENV_FORMAT,
+    )
+
+
+text_or_json_option = format_option("text", "json")
+
+
+def _complete_calibration(_: click.Context, __: click.Parameter, incomplete: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    from tdxreclaim.costs.calibration import SHIPPED
+
+    shipped = [CompletionItem(name) for name in SHIPPED if name.startswith(incomplete)]
+    return [*shipped, CompletionItem(incomplete, type="file")]
+
+
+calibration_option = click.option(
+    "--calibration",
+    metavar="NAME|FILE",
+    default="published",
     show_default=True,
+    envvar="TDXRECLAIM_CALIBRATION",
+    shell_complete=_complete_calibration,
+    help="What the steps of a shutdown cost.",
 )
 
 
@@ -81,10 +116,22 @@ def wants_color(choice: str, path: str | None = None) -> bool:
 
 
 def terminal_width() -> int:
-    """Return the columns to write for: COLUMNS, else the terminal's, else 80."""
+    """Return the columns to write for: TDXRECLAIM_WIDTH, else COLUMNS or the terminal's up to 100.
+
+    Raises:
+        UsageError: TDXRECLAIM_WIDTH is no number of columns.
+
+    """
+    wanted = os.environ.get(_ENV_WIDTH)
+    if wanted:
+        if not re.fullmatch(r"[0-9]{1,4}", wanted) or not (
+            _LEAST_WIDTH <= int(wanted) <= _MOST_WIDTH
+        ):
+            raise UsageError(_ENV_WIDTH, f"expected {_LEAST_WIDTH} to {_MOST_WIDTH} columns")
+        return int(wanted)
     import shutil
 
-    return shutil.get_terminal_size((80, 24)).columns
+    return min(shutil.get_terminal_size((80, 24)).columns, _WIDEST_TEXT)
 
 
 def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
@@ -193,7 +240,7 @@ def emit_error(error: TdxReclaimError, arguments: Sequence[str]) -> int:
 
 def requested_format(arguments: Sequence[str]) -> str:
     """Return the ``--format`` on a command line, even of one that does not parse."""
-    wanted = "text"
+    wanted = os.environ.get(_ENV_FORMAT) or "text"
     for number, argument in enumerate(arguments):
         if argument == "--":
             break

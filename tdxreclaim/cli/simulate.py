@@ -9,8 +9,10 @@ import click
 from tdxreclaim.cli.host_options import host_options, read_chosen_host
 from tdxreclaim.cli.output import (
     FORMATS,
+    calibration_option,
     color_option,
     emit,
+    format_option,
     help_option,
     terminal_width,
     wants_color,
@@ -60,13 +62,7 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
     help=f"Put faults in: {', '.join(_FAULTS)}, each with a number; fatal.",
 )
 @click.option("--seed", metavar="N", default="0", show_default=True, help="Where the faults go.")
-@click.option(
-    "--calibration",
-    metavar="NAME|FILE",
-    default="published",
-    show_default=True,
-    help="What the steps cost.",
-)
+@calibration_option
 @click.option(
     "--compare",
     metavar="KERNEL[,…]",
@@ -77,9 +73,7 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
 @click.option("--trace", metavar="N", default="0", help="Show the first N steps.")
 @click.option("--at-page", metavar="PFN", multiple=True, help="Show the life of one page.")
 @click.option("--validate", is_flag=True, help="Show published times beside emulated ones.")
-@click.option(
-    "--format", "-f", "format_", type=click.Choice(FORMATS), default="text", show_default=True
-)
+@format_option(*FORMATS)
 @click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
 @click.option("--svg", metavar="FILE", help="Draw the text as a picture into FILE too.")
 @click.option("--html", metavar="FILE", help="Write the text as HTML into FILE too.")

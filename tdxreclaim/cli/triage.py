@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tdxreclaim.cli.output import color_option, emit, help_option, terminal_width, wants_color
+from tdxreclaim.cli.output import (
+    calibration_option,
+    color_option,
+    emit,
+    format_option,
+    help_option,
+    terminal_width,
+    wants_color,
+)
 from tdxreclaim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,21 +38,8 @@ if TYPE_CHECKING:
 @click.option("--observed", metavar="TIME", help="How long the shutdown took: 517s, 9min, 1h32m.")
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB.")
 @click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
-@click.option(
-    "--calibration",
-    metavar="NAME|FILE",
-    default="published",
-    show_default=True,
-    help="What the steps of a shutdown cost.",
-)
-@click.option(
-    "--format",
-    "-f",
-    "format_",
-    type=click.Choice(("text", "json", "markdown")),
-    default="text",
-    show_default=True,
-)
+@calibration_option
+@format_option("text", "json", "markdown")
 @click.option("--explain", metavar="ID", help="Explain a finding instead, as findings does.")
 @click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
 @color_option
