@@ -42,7 +42,7 @@ _MEANINGS = {
     ExitStatus.BAD_INPUT: "a file is missing, unreadable or malformed, or output cannot be written",
     ExitStatus.REQUIRED: "clearing is required",
     ExitStatus.UNDETERMINED: "undetermined: treat as required",
-    ExitStatus.NOT_APPLICABLE: "not applicable: no TDX host to speak of",
+    ExitStatus.NOT_APPLICABLE: "not applicable: this is not a TDX host",
     ExitStatus.FINDINGS: "triage found something to act on, or an emulated shutdown ends badly",
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",

@@ -45,10 +45,10 @@ def parse_size(option: str, text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     unit = match[2].upper() if match else ""
     if match is None or unit not in _SIZES:
-        raise UsageError(option, f"{text!r} is no size (18G, 107GB, 400GiB, 1.2TiB)")
+        raise UsageError(option, f"{text!r} is not a size (18G, 107GB, 400GiB, 1.2TiB)")
     size = Fraction(match[1]) * _SIZES[unit]
     if size <= 0:
-        raise UsageError(option, f"{text} is nothing: a TD has memory")
+        raise UsageError(option, "must be greater than 0")
     if unit in _EXACT and size % PAGE_BYTES:
         raise UsageError(option, f"{text} is not a whole number of 4 KiB pages")
     return -int(-size // PAGE_BYTES) * PAGE_BYTES
@@ -117,9 +117,9 @@ def parse_duration(option: str, text: str) -> int:
         while stripped[at : at + 1] == " ":
             at += 1
     if at != len(stripped) or not stripped:
-        raise UsageError(option, f"{text!r} is no duration (517s, 9min, 1h32m)")
+        raise UsageError(option, f"{text!r} is not a duration (517s, 9min, 1h32m)")
     if total <= 0:
-        raise UsageError(option, f"{text} is nothing: a shutdown takes time")
+        raise UsageError(option, "must be greater than 0")
     return round(total * 1_000_000_000)
 
 

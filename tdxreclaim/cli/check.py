@@ -13,6 +13,7 @@ from tdxreclaim.cli.output import (
     emit,
     format_option,
     help_option,
+    output_option,
     terminal_width,
     wants_color,
 )
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 @host_options
 @format_option(*FORMATS)
 @click.option("--explain", is_flag=True, help="Show every rule that was weighed.")
-@click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
+@output_option
 @color_option
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing: the exit status is the answer.")
-@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever the answer; errors keep theirs.")
+@click.option(
+    "--exit-zero", is_flag=True, help="Exit 0 whatever the answer is; errors still exit non-zero."
+)
 @help_option
 @click.pass_context
 def check(

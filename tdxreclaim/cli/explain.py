@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tdxreclaim.cli import completion
 from tdxreclaim.cli.output import (
     color_option,
     emit,
@@ -15,16 +16,10 @@ from tdxreclaim.cli.output import (
 from tdxreclaim.errors import UsageError
 
 
-def _complete(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    from tdxreclaim.report.explain.topics import all_topics
-
-    return sorted({t.id for t in all_topics() if t.id.startswith(incomplete)})
-
-
 @click.command(
     add_help_option=False, short_help="Explain a verdict, finding, erratum, status or other word."
 )
-@click.argument("topic", metavar="[TOPIC]", required=False, shell_complete=_complete)
+@click.argument("topic", metavar="[TOPIC]", required=False, shell_complete=completion.topics)
 @text_or_json_option
 @color_option
 @help_option

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tdxreclaim.cli import completion
 from tdxreclaim.cli.output import (
     color_option,
     emit,
@@ -16,7 +17,7 @@ from tdxreclaim.errors import UsageError
 
 
 @click.command(add_help_option=False, short_help="Print the catalogue of what triage finds.")
-@click.argument("name", metavar="[ID]", required=False)
+@click.argument("name", metavar="[ID]", required=False, shell_complete=completion.findings)
 @format_option("text", "json")
 @color_option
 @help_option

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from tdxreclaim.cli import completion
 from tdxreclaim.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,17 +46,19 @@ def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--from",
             "from_",
             metavar="PATH",
+            shell_complete=completion.files,
             help="Read a captured host: /proc/cpuinfo, lscpu (text, -J), cpuid -r, a kernel log, "
             "a directory or tar of /proc and /sys, a sosreport; - is standard input.",
         ),
         _once(
             "--from-format",
             type=click.Choice(_CAPTURE_FORMATS),
-            help="What --from is, where its beginning does not tell.",
+            help="Format of --from, if it is not recognised.",
         ),
         _once(
             "--cpu",
             metavar="CPU",
+            shell_complete=completion.cpus,
             help="Fake the CPU: spr, emeraldrapids, INTEL_GRANITERAPIDS_X, 6/0x8f, 06-8f-08, or a "
             "CPUID signature such as 0x806F8.",
         ),
@@ -63,11 +66,16 @@ def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
         _once("--family", metavar="N", help="Fake the family (decimal, or hex with 0x)."),
         _once("--model", metavar="N", help="Fake the model."),
         _once("--stepping", metavar="N", help="Fake the stepping."),
-        _once("--kernel", metavar="RELEASE", help="Fake the kernel release, such as 6.17."),
+        _once(
+            "--kernel",
+            metavar="RELEASE",
+            shell_complete=completion.kernels,
+            help="Fake the kernel release, such as 6.17.",
+        ),
         click.option(
             "--live",
             is_flag=True,
-            help="Lay the faked parts over this host, which a faked CPU alone does not look at.",
+            help="Apply the faked parts to this host; without it, faking a CPU ignores this host.",
         ),
         click.option(
             "--cross-check",
@@ -113,7 +121,7 @@ def read_chosen_host(
     if from_ is not None and live:
         raise UsageError("--live", "contradicts --from")
     if from_format is not None and from_ is None:
-        raise UsageError("--from-format", "says nothing without --from")
+        raise UsageError("--from-format", "requires --from")
     if cross_check and (from_ is not None or faked is not None):
         raise UsageError("--cross-check", "compares this host's own CPU; not with --from or --cpu")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tdxreclaim.cli import completion
 from tdxreclaim.errors import OutputError, TdxReclaimError, UsageError
 from tdxreclaim.report import document
 
@@ -37,6 +38,15 @@ color_option = click.option(
 )
 
 
+output_option = click.option(
+    "--output",
+    "-o",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Write to FILE atomically; - is standard output.",
+)
+
+
 def format_option(*formats: str) -> Callable[..., Any]:
     """Return the option ``--format`` of a command that has these."""
     return click.option(
@@ -53,22 +63,13 @@ def format_option(*formats: str) -> Callable[..., Any]:
 text_or_json_option = format_option("text", "json")
 
 
-def _complete_calibration(_: click.Context, __: click.Parameter, incomplete: str) -> list[Any]:
-    from click.shell_completion import CompletionItem
-
-    from tdxreclaim.costs.calibration import SHIPPED
-
-    shipped = [CompletionItem(name) for name in SHIPPED if name.startswith(incomplete)]
-    return [*shipped, CompletionItem(incomplete, type="file")]
-
-
 calibration_option = click.option(
     "--calibration",
     metavar="NAME|FILE",
     default="published",
     show_default=True,
     envvar="TDXRECLAIM_CALIBRATION",
-    shell_complete=_complete_calibration,
+    shell_complete=completion.calibrations,
     help="What the steps of a shutdown cost.",
 )
 

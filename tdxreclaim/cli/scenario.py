@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tdxreclaim.cli import completion
 from tdxreclaim.cli.output import (
     color_option,
     emit,
@@ -14,13 +15,13 @@ from tdxreclaim.cli.output import (
 )
 
 
-@click.command(add_help_option=False)
-@click.argument("name", metavar="[NAME]", required=False)
+@click.command(add_help_option=False, short_help="List the scenarios, or play one step by step.")
+@click.argument("name", metavar="[NAME]", required=False, shell_complete=completion.scenarios)
 @text_or_json_option
 @color_option
 @help_option
 def scenario(*, name: str | None, format_: str, color: str) -> None:
-    """List what can be shown of page states and poison, or play NAME.
+    """List the scenarios, or play one step by step.
 
     A scenario is run on the emulated machine, step by step; every outcome says
     how well it is known.

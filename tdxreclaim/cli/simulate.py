@@ -14,6 +14,7 @@ from tdxreclaim.cli.output import (
     emit,
     format_option,
     help_option,
+    output_option,
     terminal_width,
     wants_color,
     write_whole,
@@ -53,7 +54,7 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
 @click.option(
     "--clear",
     type=click.Choice(("always", "erratum", "never")),
-    help="When the kernel clears, over what it is known to do.",
+    help="Override when the kernel clears.",
 )
 @click.option(
     "--inject",
@@ -74,11 +75,13 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
 @click.option("--at-page", metavar="PFN", multiple=True, help="Show the life of one page.")
 @click.option("--validate", is_flag=True, help="Show published times beside emulated ones.")
 @format_option(*FORMATS)
-@click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
+@output_option
 @click.option("--svg", metavar="FILE", help="Draw the text as a picture into FILE too.")
 @click.option("--html", metavar="FILE", help="Write the text as HTML into FILE too.")
 @color_option
-@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever comes out; errors keep theirs.")
+@click.option(
+    "--exit-zero", is_flag=True, help="Exit 0 whatever the answer is; errors still exit non-zero."
+)
 @help_option
 @click.pass_context
 def simulate(
@@ -117,7 +120,7 @@ def simulate(
     if validate:
         for option, value in (("--svg", svg), ("--html", html), ("--memory", memory)):
             if value is not None:
-                raise UsageError(option, "says nothing with --validate")
+                raise UsageError(option, "has no effect with --validate")
         emit(_validation(record, format_, width=width, color=colored), output, color=colored)
         ctx.exit(0)
     simulation = _simulate(

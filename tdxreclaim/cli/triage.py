@@ -12,6 +12,7 @@ from tdxreclaim.cli.output import (
     emit,
     format_option,
     help_option,
+    output_option,
     terminal_width,
     wants_color,
 )
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
 @calibration_option
 @format_option("text", "json", "markdown")
 @click.option("--explain", metavar="ID", help="Explain a finding instead, as findings does.")
-@click.option("--output", "-o", metavar="FILE", help="Write to FILE, whole; - prints.")
+@output_option
 @color_option
-@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever is found; errors keep theirs.")
+@click.option(
+    "--exit-zero", is_flag=True, help="Exit 0 whatever is found; errors still exit non-zero."
+)
 @help_option
 @click.pass_context
 def triage(
@@ -141,7 +144,7 @@ def _time_question(
     if memory is None:
         for option, value in (("--observed", observed), ("--vcpus", vcpus)):
             if value is not None:
-                raise UsageError(option, "says nothing without --memory")
+                raise UsageError(option, "requires --memory")
         return None
     memory_bytes = parse_size("--memory", memory)
     record = read_calibration(calibration)

@@ -249,10 +249,14 @@ BAD = {
     "folder": (["--from", "folder"], 3, "folder: no captured host"),
     "tar": (["--from", "empty.tar"], 3, "empty.tar: neither a captured host nor a log is in it"),
     "since": (["--since", "tuesday"], 2, "--since: 'tuesday' is no date"),
-    "observed": (["--observed", "soon", "--memory", "1G"], 2, "--observed: 'soon' is no duration"),
-    "nothing": (["--observed", "0s", "--memory", "1G"], 2, "--observed: 0s is nothing"),
-    "alone": (["--observed", "5s"], 2, "--observed: says nothing without --memory"),
-    "vcpus": (["--vcpus", "5"], 2, "--vcpus: says nothing without --memory"),
+    "observed": (
+        ["--observed", "soon", "--memory", "1G"],
+        2,
+        "--observed: 'soon' is not a duration",
+    ),
+    "nothing": (["--observed", "0s", "--memory", "1G"], 2, "--observed: must be greater than 0"),
+    "alone": (["--observed", "5s"], 2, "--observed: requires --memory"),
+    "vcpus": (["--vcpus", "5"], 2, "--vcpus: requires --memory"),
     "explain": (["--explain", "x"], 2, "ID: 'x' is no finding"),
 }
 

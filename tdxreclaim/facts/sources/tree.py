@@ -85,7 +85,7 @@ class Tree:
         """Do nothing: every file is closed once it is read."""
 
 
-NO_HOST = "no captured host: no proc/cpuinfo or the like in it, nor one folder down"
+NO_HOST = "no captured host found: no proc/cpuinfo or similar at the top or one folder down"
 
 
 def open_tree(path: str, wanted: frozenset[str]) -> Tree:
