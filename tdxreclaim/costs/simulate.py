@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.estimate import Estimate, price, prices
-from tdxreclaim.engine.build import build, foresee
+from tdxreclaim.engine.build import build
 from tdxreclaim.engine.faults import (
     DEFAULT_PARTIAL_WRITES,
     NOTHING,
@@ -81,7 +81,6 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
     injections: Injections = NOTHING,
     *,
     seed: int = 0,
-    states: bytes | bytearray | memoryview | None = None,
     trace: int = 0,
     watch: Collection[int] = (),
     progress: Callable[[int, int], None] | None = None,
@@ -95,36 +94,31 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
         calibration: what the steps cost.
         injections: what goes wrong.
         seed: where it goes wrong.
-        states: see ``build``.
         trace: how many of the first steps to keep.
         watch: page frame numbers whose lives to keep.
         progress: called now and then with pages done and pages in all.
 
     Raises:
         UsageError: injections do not fit the shape, or a watched page is not the TD's.
-        MalformedInputError: see ``build``.
     """
     injections.check(shape)
 
-    def beat(done: int) -> Callable[[], None]:
+    def tick(done: int) -> Callable[[], None]:
         """Work that does no page of the teardown still lets the caller look in."""
         return lambda: progress(done, shape.pages) if progress is not None else None
 
     recorder = Recorder(trace, [shape.page(pfn) for pfn in watch])
-    partition = None
-    if states is not None:
-        partition = foresee(plan, platform, fatal=injections.fatal)
-    machine = build(shape, platform, states, partition)
+    machine = build(shape, platform)
     for page in recorder.pages:
         machine.pages.isolate(page)
     cheap = {action: span.likely_ns for action, span in prices(calibration, shape.vcpus).items()}
     host = Host(machine, shape, plan, prices=cheap, recorder=recorder, progress=progress)
-    for page, line in put_in(injections, machine, shape, plan.order, seed, beat(0)):
+    for page, line in put_in(injections, machine, shape, plan.order, seed, tick(0)):
         host.note_fault(page, line)
     host.tear_down()
     after = Aftermath(machine, host.kept_out, recorder, host.clock_ns)
     hazards = after.hazards()
-    made, skipped = after.use(partial_lines(injections, shape, seed), beat(shape.pages))
+    made, skipped = after.use(partial_lines(injections, shape, seed), tick(shape.pages))
     leaks = tuple(host.leaks.values())
     return Result(
         shape=shape,

@@ -29,8 +29,8 @@ MAX_INJECTED = 1_000_000
 """Of one kind.  Each takes about a kilobyte while it lasts."""
 
 
-BEAT_EVERY = 1024
-"""Faults between two beats: some milliseconds."""
+TICK_EVERY = 1024
+"""Faults between two ticks: some milliseconds."""
 
 
 BUSY_LEAVES = (Leaf.TDH_MEM_RANGE_BLOCK, Leaf.TDH_MEM_TRACK, Leaf.TDH_MEM_PAGE_REMOVE)
@@ -94,12 +94,12 @@ def put_in(
     shape: Shape,
     order: Order,
     seed: int,
-    beat: Callable[[], None] = lambda: None,
+    tick: Callable[[], None] = lambda: None,
 ) -> list[tuple[int, int]]:
     """Put the faults in, where *seed* says; the same seed, the same places.
 
     Each kind draws from a generator of its own, so that one more fault of one
-    kind does not move the others.  *beat* is called now and then.  Returns page
+    kind does not move the others.  *tick* is called now and then.  Returns page
     and line of the lines that were poisoned.
     """
     machine.td.fatal = injections.fatal
@@ -125,8 +125,8 @@ def put_in(
         # would be written over it.
         machine.set_line(page, line, before._replace(health=health, dirty=Dirty.NONE))
         places.append((page, line))
-        if len(places) % BEAT_EVERY == 0:
-            beat()
+        if len(places) % TICK_EVERY == 0:
+            tick()
     return places
 
 

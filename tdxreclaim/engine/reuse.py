@@ -11,7 +11,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, assert_never
 
-from tdxreclaim.engine.faults import BEAT_EVERY
+from tdxreclaim.engine.faults import TICK_EVERY
 from tdxreclaim.engine.module import Actor, Machine, MachineCheck, Platform
 from tdxreclaim.engine.plan import Phase, Plan
 from tdxreclaim.engine.recorder import Event, Recorder
@@ -98,24 +98,23 @@ class Aftermath:
     def hazards(self) -> dict[Hazard, int]:
         """How many reusable pages have a line of each hazard."""
         pages = self._machine.pages
-        odd = [page for page in pages.odd(0, pages.pages) if self.reusable(page)]
-        # One question each, not one of sixteen answers: see memory.PageStore.
+        singles = [page for page in pages.singles(0, pages.pages) if self.reusable(page)]
         return {
-            hazard: pages.plain_count(0, pages.pages, having)[1]
-            + sum(any(having[code] for code in self._line_codes(page)) for page in odd)
+            hazard: pages.count_runs(0, pages.pages, having)[1]
+            + sum(any(having[code] for code in self._line_codes(page)) for page in singles)
             for hazard, having in _HAVING.items()
         }
 
     def use(
-        self, partial_lines: Iterable[int], beat: Callable[[], None] = lambda: None
+        self, partial_lines: Iterable[int], tick: Callable[[], None] = lambda: None
     ) -> tuple[int, int]:
         """Write parts of lines, then read all of the memory, then write all of it.
 
-        *partial_lines* are line numbers over all of memory; *beat* is called
+        *partial_lines* are line numbers over all of memory; *tick* is called
         now and then.  Returns how many of those writes were made, and how many
         not because their page leaked.
         """
-        self._beat = beat
+        self._tick = tick
         made = skipped = 0
         for number in partial_lines:
             page, line = divmod(number, LINES_PER_PAGE)
@@ -124,8 +123,8 @@ class Aftermath:
                 made += 1
             else:
                 skipped += 1
-            if not (made + skipped) % BEAT_EVERY:
-                beat()
+            if not (made + skipped) % TICK_EVERY:
+                tick()
         self._read_everything()
         self._write_everything()
         self._machine.machine_checks.sort(key=lambda check: check.address)
@@ -155,7 +154,7 @@ class Aftermath:
         pages = machine.pages
         poisons = self._tables[Op.READ, Key.SHARED].poisons
         classes = bytes(poisons[code] and PAGES[code].use is Use.NDA for code in range(256))
-        poisoned = pages.plain_count(0, pages.pages, classes)[1]
+        poisoned = pages.count_runs(0, pages.pages, classes)[1]
         if poisoned:
             most = -(-Machine.MAX_LISTED // LINES_PER_PAGE)
             listed = [
@@ -166,25 +165,25 @@ class Aftermath:
                     key=Key.SHARED,
                     cause=LINES[pages[page] & LINE_MASK].health,
                 )
-                for page in pages.plain_find(0, pages.pages, classes, most)
+                for page in pages.first_of_runs(0, pages.pages, classes, most)
                 for line in range(LINES_PER_PAGE)
             ]
             machine.note_machine_checks(poisoned * LINES_PER_PAGE, listed)
-        self._access_odd(Op.READ)
+        self._access_singles(Op.READ)
 
     def _write_everything(self) -> None:
         pages = self._machine.pages
         table = self._tables[Op.FULL_WRITE, Key.SHARED].pages
         reused = bytes(table[code] if PAGES[code].use is Use.NDA else code for code in range(256))
-        pages.plain_translate(0, pages.pages, reused)
-        self._access_odd(Op.FULL_WRITE)
+        pages.translate_runs(0, pages.pages, reused)
+        self._access_singles(Op.FULL_WRITE)
 
-    def _access_odd(self, op: Op) -> None:
+    def _access_singles(self, op: Op) -> None:
         machine = self._machine
         seen = self._tables[op, Key.SHARED].seen
-        for number, page in enumerate(machine.pages.odd(0, machine.pages.pages)):
-            if not number % BEAT_EVERY:
-                self._beat()
+        for number, page in enumerate(machine.pages.singles(0, machine.pages.pages)):
+            if not number % TICK_EVERY:
+                self._tick()
             if not self.reusable(page):
                 continue
             before = PAGES[machine.pages[page]]

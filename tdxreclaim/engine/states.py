@@ -227,18 +227,6 @@ def table256(line_codes: bytes, uses: frozenset[Use] = frozenset(Use)) -> bytes:
     )
 
 
-def compose(first: bytes, then: bytes) -> bytes:
-    """The table that does *first* and *then* in one look-up.
-
-    >>> list(compose(bytes([1, 0]), bytes([7, 9])))
-    [9, 7]
-    """
-    return bytes(then[code] for code in first)
-
-
-IDENTITY = bytes(range(256))
-
-
 def describe(state: Page | Line) -> str:
     """A state in words; MAC_UNFIT and "not dirty" go without saying.
 

@@ -18,10 +18,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.engine.leaves import SUCCESS, Reply, Status
-from tdxreclaim.engine.pages import BLOCK_PAGES
 from tdxreclaim.engine.plan import Action, Phase, Plan, Scope, Stage, Step
 from tdxreclaim.engine.recorder import Event, Recorder
-from tdxreclaim.engine.states import IDENTITY, PAGES, KeyIdState
+from tdxreclaim.engine.states import PAGES, KeyIdState
 from tdxreclaim.engine.truth import Key, Op
 
 if TYPE_CHECKING:
@@ -33,10 +32,11 @@ if TYPE_CHECKING:
 _MAX_CACHE_WB_LOOPS = 10_000
 
 
-_SLICES = 64
-
-
 _MAX_LISTED_PAGES = 16
+
+
+# Every state is in class 1.
+_ANY = bytes([1]) * 256
 
 
 _ON_PAGES = frozenset(
@@ -171,39 +171,29 @@ class Host:
 
     def _stretch(self, stage: Stage, start: int, stop: int) -> None:
         """A stage on pages that nobody watches."""
-        # Whole blocks, whose counts the store remembers; not so many that it shows.
-        size = BLOCK_PAGES * max(4, -(-(stop - start) // (_SLICES * BLOCK_PAGES)))
-        begin = start
-        while begin < stop:
-            end = min((begin // size + 1) * size, stop)
-            odd = self.machine.pages.odd(begin, end)
-            self._alike(stage, begin, end)
-            self._advance(end - begin - len(odd))
-            for page in odd:
-                self._one_page(stage, page)
-            begin = end
-
-    def _alike(self, stage: Stage, start: int, stop: int) -> None:
-        """A stage on the pages that are not odd, all of those in one state at once."""
         pages = self.machine.pages
-        table = bytearray(IDENTITY)
-        classes = bytearray(256)
-        outcomes: dict[_Outcome, int] = {}
-        for state in pages.plain_possible(start, stop):
-            table[state], outcome = self._outcome(stage, state)
-            classes[state] = outcomes.setdefault(outcome, len(outcomes))
-        counted = pages.plain_count(start, stop, bytes(classes))
-        for outcome, number in outcomes.items():
-            count = counted[number]
-            for action, times in outcome.counts:
-                self._count(stage.phase, action, times * count)
-            self.machine.td.children += outcome.children * count
-            self.machine.td.epoch += outcome.epochs * count
-            if outcome.leak is not None and count:
-                wanted = bytes(each == number for each in classes)
-                first = pages.plain_find(start, stop, wanted, _MAX_LISTED_PAGES)
-                self._leak(outcome.leak, count, first)
-        pages.plain_translate(start, stop, bytes(table))
+        table = bytearray(range(256))
+        outcomes: dict[int, _Outcome] = {}
+        for begin, end, state in pages.runs(start, stop):
+            if state not in outcomes:
+                table[state], outcomes[state] = self._outcome(stage, state)
+            self._alike(stage, begin, end, outcomes[state])
+        pages.translate_runs(start, stop, bytes(table))
+        for page in pages.singles(start, stop):
+            self._one_page(stage, page)
+
+    def _alike(self, stage: Stage, start: int, stop: int, outcome: _Outcome) -> None:
+        """Put what a stage does to one page to the account of a run of pages."""
+        pages = self.machine.pages
+        count = stop - start - len(pages.singles(start, stop))
+        for action, times in outcome.counts:
+            self._count(stage.phase, action, times * count)
+        self.machine.td.children += outcome.children * count
+        self.machine.td.epoch += outcome.epochs * count
+        if outcome.leak is not None and count:
+            first = pages.first_of_runs(start, stop, _ANY, _MAX_LISTED_PAGES)
+            self._leak(outcome.leak, count, first)
+        self._advance(count)
 
     def _outcome(self, stage: Stage, state: int) -> tuple[int, _Outcome]:
         """What the stage makes of one page in *state*, found by doing it."""

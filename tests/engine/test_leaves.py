@@ -20,7 +20,8 @@ def machine(use: Use = Use.MAPPED, *, packages: int = 2, pages: int = 1) -> Mach
 
 
 def snapshot(one: Machine) -> object:
-    return deepcopy((one.td, one.pages.states(0, one.pages.pages), one.lines, one.module_down))
+    states = [one.pages[page] for page in range(one.pages.pages)]
+    return deepcopy((one.td, states, one.lines, one.module_down))
 
 
 # How far a TD is, as one number, and what the module's fields are then.

@@ -40,16 +40,19 @@ class ManyPages(RuleBasedStateMachine):
         self.packages = packages
         self.written = set[int]()  # pages given back, flushed and cleared
 
+    def states(self) -> list[int]:
+        return [self.machine.pages[page] for page in range(COUNT + 2)]
+
     @rule(leaf=st.sampled_from(Leaf), page=st.integers(0, COUNT + 1))
     def any_leaf(self, leaf: Leaf, page: int) -> None:
         takes_page = "PAGE" in leaf.name or "RANGE" in leaf.name
         number = page if takes_page else page % 2
         if leaf is Leaf.TDH_PHYMEM_CACHE_WB:
             number = page % self.packages
-        before = (self.machine.pages.states(0, COUNT + 2), repr(self.machine.td))
+        before = (self.states(), repr(self.machine.td))
         reply = self.machine.call(leaf, number)
         if not reply.status.is_success:
-            after = (self.machine.pages.states(0, COUNT + 2), repr(self.machine.td))
+            after = (self.states(), repr(self.machine.td))
             assert before == after, "an illegal step changes nothing"
 
     @rule(page=pages)
@@ -110,9 +113,7 @@ class ManyPages(RuleBasedStateMachine):
 
     @invariant()
     def child_count_is_the_pages_the_td_holds(self) -> None:
-        held = sum(
-            PAGES[code].use in CHILD_USES for code in self.machine.pages.states(0, COUNT + 2)
-        )
+        held = sum(PAGES[code].use in CHILD_USES for code in self.states())
         assert self.machine.td.children == held >= 0
 
     @invariant()
