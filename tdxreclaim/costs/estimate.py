@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.engine.faults import NOTHING, Injections, busy_turns
-from tdxreclaim.engine.leaves import Leaf
 from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import PLANS, Action, Order, Phase, Plan
 from tdxreclaim.engine.shape import Shape
+from tdxreclaim.tables.seamcalls import Leaf
 from tdxreclaim.units import ZERO, Span
 
 if TYPE_CHECKING:

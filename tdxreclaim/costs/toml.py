@@ -20,9 +20,8 @@ from tdxreclaim.costs.calibration import (
     StepCost,
 )
 from tdxreclaim.engine.plan import Action, Clearing, Order
-from tdxreclaim.engine.states import PAGE_BYTES
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.units import Span, format_size
+from tdxreclaim.units import PAGE_BYTES, Span, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,4 +28,10 @@ def build(shape: Shape, platform: Platform) -> Machine:
     pages = PageStore.of(
         (len(span), initial_page(use, platform.mode).code) for span, use in shape.uses()
     )
-    return Machine(platform, pages, vcpus=shape.vcpus, base_pfn=shape.base_pfn)
+    return Machine(
+        platform,
+        pages,
+        vcpus=shape.vcpus,
+        base_pfn=shape.base_pfn,
+        tdvprs=shape.tdvprs,
+    )

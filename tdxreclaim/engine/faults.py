@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from random import Random
 from typing import TYPE_CHECKING
 
-from tdxreclaim.engine.leaves import Leaf, Operand, Reply, Status
 from tdxreclaim.engine.plan import Order, Scope
 from tdxreclaim.engine.states import LINES_PER_PAGE, Dirty, Health
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,8 +33,12 @@ TICK_EVERY = 1024
 """Faults between two ticks: some milliseconds."""
 
 
-BUSY_LEAVES = (Leaf.TDH_MEM_RANGE_BLOCK, Leaf.TDH_MEM_TRACK, Leaf.TDH_MEM_PAGE_REMOVE)
-"""Leaves whose TDX_OPERAND_BUSY the kernel retries; busy pages take turns at them."""
+_BUSY = {
+    Leaf.TDH_MEM_RANGE_BLOCK: Operand.SEPT_TREE,
+    Leaf.TDH_MEM_TRACK: Operand.TD_EPOCH,
+    Leaf.TDH_MEM_PAGE_REMOVE: Operand.SEPT_TREE,
+}
+"""Leaves whose TDX_OPERAND_BUSY the kernel retries, and what is busy; pages take turns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +89,7 @@ NOTHING = Injections()
 
 def busy_turns(busy: int) -> dict[Leaf, int]:
     """How many of the busy pages are busy at which leaf."""
-    return {leaf: len(range(i, busy, len(BUSY_LEAVES))) for i, leaf in enumerate(BUSY_LEAVES)}
+    return {leaf: len(range(i, busy, len(_BUSY))) for i, leaf in enumerate(_BUSY)}
 
 
 def put_in(
@@ -108,8 +112,8 @@ def put_in(
     busy, failing = pages[: injections.busy], pages[injections.busy :]
     for turn, page in enumerate(busy):
         machine.pages.isolate(page)
-        leaf = BUSY_LEAVES[turn % len(BUSY_LEAVES)]
-        machine.script(leaf, page, Reply(Status.TDX_OPERAND_BUSY, Operand.SEPT))
+        leaf = list(_BUSY)[turn % len(_BUSY)]
+        machine.script(leaf, page, Reply(Status.TDX_OPERAND_BUSY, _BUSY[leaf]))
     leaf, reply = _FAILURES[order]
     for page in failing:
         machine.pages.isolate(page)

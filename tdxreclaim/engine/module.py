@@ -1,7 +1,7 @@
 """The emulated TDX module and the memory behind it.
 
-``Machine.call`` is a SEAMCALL: it walks the leaf's checks and, when all of
-them hold, does what the leaf does.  A call that fails returns its status and
+``Machine.call`` is a SEAMCALL of the teardown: it goes through the leaf's
+checks and, when all of them hold, does what the leaf does.  A call that fails returns its status and
 changes nothing.  ``Machine.access`` is a read or a write of a line.
 
 Limits: one TD; 4 KiB pages; one cached copy a line; locks exist only as
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, assert_never
 
-from tdxreclaim.engine.leaves import LEAVES, SUCCESS, Call, Leaf, Reply, Status, Td
+from tdxreclaim.engine.leaves import Call, Td, failed_check
 from tdxreclaim.engine.pages import PageStore
 from tdxreclaim.engine.states import (
     CHILD_USES,
@@ -23,7 +23,6 @@ from tdxreclaim.engine.states import (
     LINE_MASK,
     LINES,
     LINES_PER_PAGE,
-    PAGE_BYTES,
     PAGES,
     USE_SHIFT,
     Health,
@@ -34,6 +33,8 @@ from tdxreclaim.engine.states import (
 )
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen, tables
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.seamcalls import SUCCESS, Leaf, Reply, Status
+from tdxreclaim.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ MAX_PACKAGES = 64
 """A guard against slips of the keyboard."""
 
 
-_IS_CHILD = bytes(PAGES[code].use in CHILD_USES for code in range(256))
+_IS_CHILD = bytes(page.use in CHILD_USES for page in PAGES)
 
 
 _USES = tuple(page.use for page in PAGES)
@@ -106,8 +107,19 @@ class Machine:
     """Machine checks that are kept one by one; all of them are counted."""
 
     def __init__(
-        self, platform: Platform, pages: PageStore, *, vcpus: int = 0, base_pfn: int = 0
+        self,
+        platform: Platform,
+        pages: PageStore,
+        *,
+        vcpus: int = 0,
+        base_pfn: int = 0,
+        tdvprs: Sequence[int] = (),
     ) -> None:
+        """Take the pages over.
+
+        *tdvprs* are the pages of the vCPUs' TDVPRs, vCPU by vCPU; without
+        them the vCPUs have theirs outside *pages*, and nobody reclaims them.
+        """
         self.platform = platform
         self.pages = pages
         self.base_pfn = base_pfn
@@ -125,6 +137,7 @@ class Machine:
         self.machine_check_count = 0
         self._tables = tables(platform.mode, erratum=platform.erratum)
         self._blocked_at: dict[int, int] = {}
+        self._tdvprs = tdvprs
         self._scripts: dict[tuple[Leaf, int], list[tuple[Reply, bool]]] = {}
 
     def alone(self, state: int) -> Machine:
@@ -141,24 +154,26 @@ class Machine:
         """
         self._scripts.setdefault((leaf, number), []).append((reply, always))
 
-    def call(self, leaf: Leaf, number: int = 0, *, key: Key = Key.TD) -> Reply:
-        """Make one SEAMCALL on page, vCPU or package *number*.
+    def call(
+        self, leaf: Leaf, number: int = 0, *, key: Key = Key.TD, resume: bool = False
+    ) -> Reply:
+        """Make one SEAMCALL of the teardown on page, vCPU or package *number*.
 
-        *key* is the KeyID that TDH.PHYMEM.PAGE.WBINVD works on; no other leaf
-        takes one.
+        *key* is the KeyID that TDH.PHYMEM.PAGE.WBINVD works on, *resume* the
+        command of TDH.PHYMEM.CACHE.WB; no other leaf takes them.
         """
         if self.module_down:
             return Reply(Status.VMFAIL_INVALID)
-        on_page = leaf in _ON_PAGE
-        state = self.pages[number] if on_page else 0
-        call = Call(self.td, _USES[state], self._tracked(number), number)
+        page = self._page_of(leaf, number)
+        state = 0 if page is None else self.pages[page]
         if self._scripts:
             scripted = self._scripted(leaf, number)
             if scripted is not None:
                 return scripted
-        for check in LEAVES[leaf].checks:
-            if not check.holds(call):
-                return check.reply
+        use = Use.TDVPR if leaf is Leaf.TDH_VP_FLUSH and page is None else _USES[state]
+        failed = failed_check(leaf, Call(self.td, use, self._tracked(number), number, resume))
+        if failed is not None:
+            return failed.reply
         self._perform(leaf, number, state, key)
         return SUCCESS
 
@@ -214,6 +229,13 @@ class Machine:
         room = self.MAX_LISTED - len(self.machine_checks)
         self.machine_checks += listed[:room]
 
+    def _page_of(self, leaf: Leaf, number: int) -> int | None:
+        if leaf in _ON_PAGE:
+            return number
+        if leaf is Leaf.TDH_VP_FLUSH and number < len(self._tdvprs):
+            return self._tdvprs[number]
+        return None
+
     def _tracked(self, page: int) -> bool:
         # A blocked page without a stamp was blocked before the first epoch we know.
         return self._blocked_at.get(page, 0) < self.td.epoch
@@ -225,6 +247,8 @@ class Machine:
         reply, always = waiting[0]
         if not always:
             del waiting[0]
+        if reply.status is Status.TDX_INTERRUPTED_RESUMABLE:
+            self.td.saved |= 1 << number
         return reply
 
     def _perform(self, leaf: Leaf, number: int, state: int, key: Key) -> None:
@@ -237,8 +261,8 @@ class Machine:
                 td.epoch += 1
             case Leaf.TDH_MEM_PAGE_REMOVE | Leaf.TDH_PHYMEM_PAGE_RECLAIM:
                 self._blocked_at.pop(number, None)
-                if _IS_CHILD[state]:
-                    td.children -= 1
+                td.children -= _IS_CHILD[state]
+                td.has_tdr = td.has_tdr and _USES[state] is not Use.TDR
                 self._set_page(number, Use.NDA << USE_SHIFT | state & LINE_MASK)
             case Leaf.TDH_PHYMEM_PAGE_WBINVD:
                 self.access_page(Op.WRITE_BACK, key, number, by=Actor.MODULE)
@@ -250,13 +274,14 @@ class Machine:
                 td.unwritten = (1 << td.packages) - 1
             case Leaf.TDH_PHYMEM_CACHE_WB:
                 td.unwritten &= ~(1 << number)
+                td.saved &= ~(1 << number)
                 if td.unwritten == 0:
                     self._write_back_all()
             case Leaf.TDH_MNG_KEY_FREEID:
                 td.lifecycle = Lifecycle.TEARDOWN
                 td.keyid = KeyIdState.FREE
             case _:
-                assert_never(leaf)
+                raise KeyError(leaf)
 
     def _write_back_all(self) -> None:
         table = self._tables[Op.WRITE_BACK, Key.TD]

@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tdxreclaim.engine.leaves import Leaf
-from tdxreclaim.engine.states import Certainty
 from tdxreclaim.engine.truth import Key
+from tdxreclaim.tables.seamcalls import Leaf
+from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

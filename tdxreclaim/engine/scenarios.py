@@ -12,12 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tdxreclaim.engine.leaves import Leaf, Reply, Status
 from tdxreclaim.engine.module import Actor, Platform
 from tdxreclaim.engine.script import Act, Script
 from tdxreclaim.engine.states import Health
 from tdxreclaim.engine.truth import Key, Mode, Op
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.seamcalls import Leaf, Reply, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -167,8 +167,9 @@ def _interrupted(script: Script) -> None:
     script.machine.script(Leaf.TDH_PHYMEM_CACHE_WB, 0, Reply(Status.TDX_INTERRUPTED_RESUMABLE))
     script.call(Leaf.TDH_VP_FLUSH)
     script.call(Leaf.TDH_MNG_VPFLUSHDONE)
-    while script.call(Leaf.TDH_PHYMEM_CACHE_WB).status is Status.TDX_INTERRUPTED_RESUMABLE:
-        script.call(Leaf.TDH_MNG_KEY_FREEID)
+    script.call(Leaf.TDH_PHYMEM_CACHE_WB)
+    script.call(Leaf.TDH_MNG_KEY_FREEID)
+    script.call(Leaf.TDH_PHYMEM_CACHE_WB, resume=True)
     script.call(Leaf.TDH_MNG_KEY_FREEID)
 
 

@@ -9,21 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tdxreclaim.engine.build import initial_page
-from tdxreclaim.engine.leaves import LEAVES, Leaf, Operand, Reply, Status
 from tdxreclaim.engine.module import Actor, Machine, Platform
 from tdxreclaim.engine.pages import PageStore
 from tdxreclaim.engine.plan import PLANS, Action
 from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.engine.states import PAGES, Certainty, Dirty, Health, Line, PageType, SeptEntry, Use
+from tdxreclaim.engine.states import PAGES, Dirty, Health, Line, PageType, SeptEntry, Use
 from tdxreclaim.engine.teardown import Host
 from tdxreclaim.engine.truth import Key, Op, Seen, tables
+from tdxreclaim.tables.modulechecks import CHECKS
+from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
+from tdxreclaim.tables.sources import Certainty
 
 _MARK_CERTAINTY = {
     Mark.MARKED: Certainty.INFERRED,
     Mark.NOT_FOUND: Certainty.VERIFIED,
     Mark.NOT_TRIED: Certainty.INFERRED,
-    Mark.UNKNOWN: Certainty.UNKNOWN,
+    Mark.UNKNOWN: Certainty.UNVERIFIED,
 }
 
 
@@ -91,10 +93,10 @@ class Script:
             source=f"{rule.name}: {rule.source}",
         )
 
-    def call(self, leaf: Leaf, number: int = 0, key: Key = Key.TD) -> Reply:
+    def call(self, leaf: Leaf, number: int = 0, *, resume: bool = False) -> Reply:
         """Make a SEAMCALL."""
-        reply = self.machine.call(leaf, number, key=key)
-        failed = next((c for c in LEAVES[leaf].checks if c.reply == reply), None)
+        reply = self.machine.call(leaf, number, resume=resume)
+        failed = next((c for c in CHECKS[leaf] if c.reply == reply), None)
         self._add(
             leaf.spelling,
             reply=reply,
@@ -144,7 +146,7 @@ class Script:
 
     def busy_once(self) -> None:
         """Have a kernel meet TDX_OPERAND_BUSY in TDH.MEM.RANGE.BLOCK, and retry."""
-        busy = Reply(Status.TDX_OPERAND_BUSY, Operand.SEPT)
+        busy = Reply(Status.TDX_OPERAND_BUSY, Operand.SEPT_TREE)
         self.machine.script(Leaf.TDH_MEM_RANGE_BLOCK, _PAGE, busy)
         self.call(Leaf.TDH_MEM_RANGE_BLOCK)
         self.machine.script(Leaf.TDH_MEM_RANGE_BLOCK, _PAGE, busy)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.plan import Scope
-from tdxreclaim.engine.states import PAGE_BYTES, Use
+from tdxreclaim.engine.states import Use
 from tdxreclaim.errors import UsageError
+from tdxreclaim.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,9 +45,9 @@ class Shape:
     base_pfn: int = 0x100000
     """Page frame number of the first guest page; 0x100000 is 4 GiB."""
     tdcx_pages_per_vcpu: int = 5
-    """Assumed: the module reports it (TDVPS size less the TDVPR), and may change it."""
-    tdcs_pages: int = 4
-    """Assumed, likewise."""
+    """TDVPS pages less the TDVPR, as module 1.5.01 has them; a later one may report others."""
+    tdcs_pages: int = 6
+    """TDCS pages of module 1.5.01 without L2 VMs (9 with); a later one may report others."""
 
     def __post_init__(self) -> None:
         if self.memory_bytes <= 0:
@@ -117,15 +118,20 @@ class Shape:
             start += size
         raise KeyError(scope)
 
+    @property
+    def tdvprs(self) -> range:
+        """The TDVPR of each vCPU, vCPU by vCPU."""
+        pages = self.span(Scope.VCPU_PAGE)
+        first = pages.start + self.tdcx_pages_per_vcpu
+        return range(first, pages.stop, self.tdcx_pages_per_vcpu + 1)
+
     def uses(self) -> Iterator[tuple[range, Use]]:
         """How the module has the pages in its PAMT before the teardown."""
         yield self.span(Scope.GUEST_PAGE), Use.MAPPED
         yield self.span(Scope.SEPT_PAGE), Use.EPT
-        vcpu_pages = self.span(Scope.VCPU_PAGE)
         # TDCX before TDVPR, vCPU by vCPU, in the order in which they are reclaimed.
-        for first in range(vcpu_pages.start, vcpu_pages.stop, self.tdcx_pages_per_vcpu + 1):
-            tdvpr = first + self.tdcx_pages_per_vcpu
-            yield range(first, tdvpr), Use.TDCX
+        for tdvpr in self.tdvprs:
+            yield range(tdvpr - self.tdcx_pages_per_vcpu, tdvpr), Use.TDCX
             yield range(tdvpr, tdvpr + 1), Use.TDVPR
         yield self.span(Scope.TDCS_PAGE), Use.TDCX
         yield self.span(Scope.TDR), Use.TDR

@@ -33,26 +33,12 @@ from __future__ import annotations
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
-PAGE_BYTES = 4096
-
+from tdxreclaim.units import PAGE_BYTES
 
 LINE_BYTES = 64
 
 
 LINES_PER_PAGE = PAGE_BYTES // LINE_BYTES
-
-
-class Certainty(StrEnum):
-    """How well a statement is known; every cell and every outcome carries one."""
-
-    VERIFIED = "V"
-    """Read in the source that is named."""
-    INFERRED = "†"
-    """Inferred from the prose of the source, or from arithmetic on it."""
-    ASSUMED = "assumed"
-    """A choice of this model; nothing published decides it."""
-    UNKNOWN = "U"
-    """Not verified: never a flat statement."""
 
 
 class PageType(IntEnum):

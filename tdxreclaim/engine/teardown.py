@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.engine.leaves import SUCCESS, Reply, Status
 from tdxreclaim.engine.plan import Action, Phase, Plan, Scope, Stage, Step
 from tdxreclaim.engine.recorder import Event, Recorder
 from tdxreclaim.engine.states import PAGES, KeyIdState
 from tdxreclaim.engine.truth import Key, Op
+from tdxreclaim.tables.seamcalls import SUCCESS, Reply, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -145,7 +145,8 @@ class Host:
             if step.action is Action.CLEAR and not self.clears:
                 continue
             reply = self._act(stage, step, page)
-            if not reply.status.is_success:
+            if reply.status is not Status.TDX_SUCCESS:
+                # Of the success class or not: the kernel stops on anything but 0.
                 return LeakKey(stage.scope, LeakReason.SEAMCALL_FAILED, step.action, reply)
         return None
 
@@ -227,7 +228,9 @@ class Host:
             reply = self._once(stage, step, number)
         return reply
 
-    def _once(self, stage: Stage, step: Step, number: int, *, priced: bool = True) -> Reply:
+    def _once(
+        self, stage: Stage, step: Step, number: int, *, priced: bool = True, resume: bool = False
+    ) -> Reply:
         machine = self.machine
         on_page = stage.scope in _ON_PAGES
         recorded = self._recorder.wants(number) if on_page else self._recorder.hungry
@@ -235,7 +238,7 @@ class Host:
         leaf = step.action.leaf
         reply = SUCCESS
         if leaf is not None:
-            reply = machine.call(leaf, number, key=step.key)
+            reply = machine.call(leaf, number, key=step.key, resume=resume)
         elif step.action is Action.CLEAR:
             quirk_clear_page(machine, number)
         if priced:
@@ -260,7 +263,7 @@ class Host:
         """A step on a vCPU or on the TD."""
         for step in stage.steps:
             reply = self._act(stage, step, number)
-            if stage.scope is Scope.TD and not reply.status.is_success:
+            if stage.scope is Scope.TD and reply.status is not Status.TDX_SUCCESS:
                 self._hkid_kept = True
 
     def _write_back_packages(self, stage: Stage) -> None:
@@ -273,7 +276,7 @@ class Host:
         longest = 0
         for package in range(self.machine.platform.packages):
             for call in range(1, _MAX_CACHE_WB_LOOPS + 1):
-                reply = self._once(stage, step, package, priced=False)
+                reply = self._once(stage, step, package, priced=False, resume=call > 1)
                 longest = max(longest, call)
                 if reply.status is not Status.TDX_INTERRUPTED_RESUMABLE:
                     break

@@ -29,7 +29,8 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, assert_never
 
-from tdxreclaim.engine.states import LINES, Certainty, Dirty, Health, Line, table256
+from tdxreclaim.engine.states import LINES, Dirty, Health, Line, table256
+from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,10 +7,16 @@ from typing import NamedTuple
 
 
 class Certainty(StrEnum):
-    """How well a table row is known; an unverified one never becomes a flat statement."""
+    """How well a row is known; an unverified one never becomes a flat statement."""
 
     VERIFIED = "verified"
+    """Read in the source that stands beside it."""
     INFERRED = "inferred"
+    """Follows from what was read, or from arithmetic on it."""
+    ASSUMED = "assumed"
+    """A choice of the emulator's model; nothing published decides it."""
+    CONTESTED = "contested"
+    """Sources that were read contradict each other."""
     UNVERIFIED = "unverified"
 
 

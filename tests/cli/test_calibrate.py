@@ -57,7 +57,7 @@ def test_the_shipped_calibration_is_the_fit_of_the_shipped_observations(
     assert (tmp_path / "again.toml").read_bytes() == shipped.encode()
     assert run("calibrate", "fit", "published", "-f", "toml").out == shipped
     assert "none is left over to check them with" in " ".join(ran.out.split())
-    assert ran.out.count("+0.00 %") == 6
+    assert ran.out.count("0.00 %") == 6
 
 
 def test_clear_makes_a_calibration_that_simulate_takes(run: RunTool, tmp_path: Path) -> None:

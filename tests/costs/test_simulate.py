@@ -13,7 +13,6 @@ from tdxreclaim.costs.simulate import Result, simulate
 from tdxreclaim.costs.toml import load
 from tdxreclaim.engine.build import build, initial_page
 from tdxreclaim.engine.faults import Injections
-from tdxreclaim.engine.leaves import Leaf, Reply, Status
 from tdxreclaim.engine.module import Actor, MachineCheck, Platform
 from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order, Phase, Plan, Scope
 from tdxreclaim.engine.recorder import Recorder
@@ -23,6 +22,7 @@ from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Us
 from tdxreclaim.engine.teardown import Host, LeakReason
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.seamcalls import Leaf, Reply, Status
 
 ENGINE = Path(tdxreclaim.costs.calibration.__file__).parent
 CAL = load((ENGINE / "calibrations" / "published.toml").read_text(encoding="utf-8"), "published")
@@ -415,7 +415,7 @@ def test_pages_of_a_shape_lie_end_to_end() -> None:
     assert uses == {
         Use.MAPPED: 600,
         Use.EPT: SMALL.sept_pages,
-        Use.TDCX: 3 * 5 + 4,
+        Use.TDCX: 3 * 5 + 6,
         Use.TDVPR: 3,
         Use.TDR: 1,
     }

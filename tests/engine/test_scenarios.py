@@ -2,13 +2,14 @@
 
 import pytest
 
-from tdxreclaim.engine.leaves import Status
 from tdxreclaim.engine.reuse import Mark
 from tdxreclaim.engine.scenarios import SCENARIOS, scenario
 from tdxreclaim.engine.script import Act, ScenarioStep
-from tdxreclaim.engine.states import Certainty, Dirty, Health
+from tdxreclaim.engine.states import Dirty, Health
 from tdxreclaim.engine.truth import Mode, Seen
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.seamcalls import Status
+from tdxreclaim.tables.sources import Certainty
 
 
 def acts(name: str) -> tuple[Act, ...]:
@@ -97,12 +98,12 @@ def test_reported_poison_is_not_marked_by_any_release_that_we_know() -> None:
         Mark.MARKED.value,
     ]
     known = [step.certainty for step in with_nr.steps if step.note == Mark.UNKNOWN.value]
-    assert known == [Certainty.UNKNOWN]
+    assert known == [Certainty.UNVERIFIED]
     assert {step.note for step in without_nr.steps} == {None, Mark.NOT_TRIED.value}
     for act in (with_nr, without_nr):
         assert act.steps[-1].machine_check, "the page is back, the poison with it"
         assert act.steps[-2].reply is not None
-        assert act.steps[-2].reply.status is Status.SUCCESS
+        assert act.steps[-2].reply.status is Status.TDX_SUCCESS
 
 
 def test_unreported_poison_returns_with_the_page_and_clearing_hides_it() -> None:
@@ -128,7 +129,7 @@ def test_a_late_write_back_takes_the_line_for_the_td_again() -> None:
 
 
 def test_wrong_orders_get_their_statuses() -> None:
-    ok = Status.SUCCESS
+    ok = Status.TDX_SUCCESS
     assert statuses("remove-before-block") == [
         Status.TDX_GPA_RANGE_NOT_BLOCKED,
         ok,

@@ -5,7 +5,7 @@ from itertools import product
 
 import pytest
 
-from tdxreclaim.engine.states import LINES, PAGES, Certainty, Dirty, Health, Line, PageType, Use
+from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, PageType, Use
 from tdxreclaim.engine.truth import (
     QUIRK_TDX_PW_MCE,
     RULES,
@@ -17,6 +17,7 @@ from tdxreclaim.engine.truth import (
     rule_for,
     tables,
 )
+from tdxreclaim.tables.sources import Certainty
 
 PLATFORMS = [(mode, erratum) for mode in Mode for erratum in (False, True)]
 
@@ -158,18 +159,42 @@ def hosts(health: Health) -> Line:
     return Line(False, health, Dirty.NONE)
 
 
-# The read table of the specification, row by row; V or † as the facts have it.
+# The read table of the specification, row by row.
 READS = [
-    ("host line", Key.SHARED, hosts(Health.MAC_UNFIT), "data V", "data V"),
-    ("owned line", Key.SHARED, owned(Health.MAC_FITS), "zeros V", "zeros V"),
-    ("integrity key, no MAC", Key.SHARED_INTEGRITY, hosts(Health.MAC_UNFIT), "data †", "poison †"),
-    ("integrity key, owned", Key.SHARED_INTEGRITY, owned(Health.MAC_FITS), "zeros V", "zeros †"),
-    ("TD, MAC fits", Key.TD, owned(Health.MAC_FITS), "data V", "data V"),
-    ("TD, MAC fails", Key.TD, owned(Health.MAC_UNFIT), "data V", "poison V"),
-    ("TD, not owned", Key.TD, hosts(Health.MAC_UNFIT), "poison V", "poison V"),
-    ("poisoned, KeyID 0", Key.SHARED, owned(Health.POISON_INTEGRITY), "poison V", "poison V"),
-    ("poisoned, host line", Key.SHARED, hosts(Health.POISON_HARDWARE), "poison V", "poison V"),
-    ("poisoned, TD", Key.TD, owned(Health.POISON_INTEGRITY), "poison V", "poison V"),
+    ("host line", Key.SHARED, hosts(Health.MAC_UNFIT), "data verified", "data verified"),
+    ("owned line", Key.SHARED, owned(Health.MAC_FITS), "zeros verified", "zeros verified"),
+    (
+        "integrity key, no MAC",
+        Key.SHARED_INTEGRITY,
+        hosts(Health.MAC_UNFIT),
+        "data inferred",
+        "poison inferred",
+    ),
+    (
+        "integrity key, owned",
+        Key.SHARED_INTEGRITY,
+        owned(Health.MAC_FITS),
+        "zeros verified",
+        "zeros inferred",
+    ),
+    ("TD, MAC fits", Key.TD, owned(Health.MAC_FITS), "data verified", "data verified"),
+    ("TD, MAC fails", Key.TD, owned(Health.MAC_UNFIT), "data verified", "poison verified"),
+    ("TD, not owned", Key.TD, hosts(Health.MAC_UNFIT), "poison verified", "poison verified"),
+    (
+        "poisoned, KeyID 0",
+        Key.SHARED,
+        owned(Health.POISON_INTEGRITY),
+        "poison verified",
+        "poison verified",
+    ),
+    (
+        "poisoned, host line",
+        Key.SHARED,
+        hosts(Health.POISON_HARDWARE),
+        "poison verified",
+        "poison verified",
+    ),
+    ("poisoned, TD", Key.TD, owned(Health.POISON_INTEGRITY), "poison verified", "poison verified"),
 ]
 
 
@@ -247,4 +272,10 @@ def test_codes_and_states_are_each_other() -> None:
     assert [line.code for line in LINES] == list(range(32))
     assert [page.code for page in PAGES] == list(range(256))
     assert {use.page_type for use in Use} == set(PageType)
-    assert {str(each) for each in Certainty} == {"V", "†", "assumed", "U"}
+    assert {str(each) for each in Certainty} == {
+        "verified",
+        "inferred",
+        "assumed",
+        "contested",
+        "unverified",
+    }

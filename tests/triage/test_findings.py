@@ -115,8 +115,8 @@ def test_leaves_and_statuses_have_names_in_both_old_and_new_spellings() -> None:
     assert {name_leaf(each) for each in ("28", "0x1c", "0x3001c", "TDH_PHYMEM_PAGE_RECLAIM")} == {
         "TDH.PHYMEM.PAGE.RECLAIM"
     }
-    assert name_status("0x8000020000000092") == "TDX_OPERAND_BUSY, operand SEPT"
-    assert name_status("0xffffffff00000000").startswith("VMfailInvalid")
+    assert name_status("0x8000020000000092") == "TDX_OPERAND_BUSY, operand SEPT_TREE"
+    assert name_status("0x8000ff00ffff0000").startswith("VMfailInvalid")
 
 
 STACKS = {
