@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from tdxreclaim.engine.leaves import Leaf
 from tdxreclaim.engine.module import Machine, Platform
 from tdxreclaim.engine.pages import PageStore
 from tdxreclaim.engine.states import Dirty, Health, Line, Page, Use
 from tdxreclaim.tables.kernels import Clearing
+from tdxreclaim.tables.seamcalls import Leaf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -224,7 +224,7 @@ def test_order_of_leaves(case: Case) -> None:
     pages = PageStore(len(PLACES), Page(Use.MAPPED, line).code)
     for number, place in enumerate(PLACES):
         pages[number] = Page(Use[place.upper()], line).code
-    machine = Machine(Platform(erratum=True), pages, vcpus=1)
+    machine = Machine(Platform(erratum=True), pages, vcpus=1, tdvprs=[PLACES.index("tdvpr")])
     for step in () if case.row["order"] == "-" else case.row["order"].split("; "):
         if step == "FATAL":
             machine.td.fatal = True

@@ -1,8 +1,5 @@
 """Leaves in the wrong order: the status that the module's source returns, to the bit."""
 
-import csv
-from pathlib import Path
-
 import pytest
 
 from tdxreclaim.engine.module import Machine, Platform
@@ -12,7 +9,6 @@ from tdxreclaim.tables.modulechecks import CHECKS
 from tdxreclaim.tables.seamcalls import Leaf
 from tdxreclaim.tables.sources import Certainty
 
-SHARED = Path(__file__).parents[3] / "shared" / "wrong-orders.tsv"
 PAGES = {
     "mapped": Use.MAPPED,
     "blocked": Use.BLOCKED,
@@ -131,21 +127,6 @@ def played(before: str, last: str) -> int:
 @pytest.mark.parametrize(("before", "last", "code"), ORDERS)
 def test_an_order_gives_its_status(before: str, last: str, code: int) -> None:
     assert f"{played(before, last):#018x}" == f"{code:#018x}"
-
-
-def test_every_order_of_the_shared_table_gives_its_status() -> None:
-    if not SHARED.is_file():
-        pytest.skip(f"not here: {SHARED}")
-    with SHARED.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    got = {row["case"]: f"{played(row['order'].strip('-'), _last(row)):#018x}" for row in rows}
-
-    assert len(got) == len(rows) == 53
-    assert got == {row["case"]: row["hex"] for row in rows}
-
-
-def _last(row: dict[str, str]) -> str:
-    return f"{row['leaf'].removeprefix('TDH.')} {row['on'].strip('-')}".strip()
 
 
 def test_verified_is_said_of_a_check_only_with_the_function_it_was_read_in() -> None:
