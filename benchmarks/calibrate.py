@@ -20,7 +20,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
-from tdxreclaim.facts.measure import Pages, Store, _Code, _Memory, choose_store
+from tdxreclaim.facts.measure import Pages, Store, _Code, _Memory, choose_stores
 from tdxreclaim.facts.sources.live import Live
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ WANTED = 0.8
 def main() -> int:
     size = (int(sys.argv[1]) if len(sys.argv) > 1 else 1024) << 20
     text = Live().read("proc/cpuinfo")
-    store = choose_store(parse_cpuinfo(text) if text else None, os.uname().machine)
+    store = choose_stores(parse_cpuinfo(text) if text else None, os.uname().machine)[0]
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with _Memory(size, Pages.THP) as memory, _Code(store) as code:

@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.measure import Measured, Run
 
+_IN_GUEST = (
+    "measured in a virtual machine, whose memory is mapped and whose CPUs are scheduled once more"
+)
+
+
 _GAIN = 1.1  # another thread that adds less than a tenth has found the limit
 
 
@@ -32,7 +37,7 @@ def calibration(measured: Measured, *, name: str, date: str, origin: str) -> Cal
     together = [each for each in measured.cleared if each.threads > run.threads]
     return Calibration(
         name=name,
-        host=measured.model_name,
+        host=f"{measured.model_name}{' (in a virtual machine)' if measured.guest else ''}",
         kernel=measured.kernel,
         date=date,
         origin=origin,
@@ -42,6 +47,11 @@ def calibration(measured: Measured, *, name: str, date: str, origin: str) -> Cal
                 f"clear was timed on user memory ({measured.pages} pages, {_mapped(measured)}), which "
                 "stands for the kernel's own mapping"
             ),
+            *(
+                f"the CPU's flags promise {each.label}, and it does not execute it"
+                for each in measured.refused
+            ),
+            *((_IN_GUEST,) if measured.guest else ()),
             *(
                 f"{each.threads} threads at once: {each.median_ns:.0f} ns a page and thread, "
                 f"{each.median_rate / 2**30:.1f} GiB/s together"

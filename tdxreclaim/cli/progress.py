@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 0.5
 
 
+_REDRAW_SECONDS = 0.1
+
+
 class Progress:
     """A bar once work has taken half a second, if standard error is a terminal.
 
@@ -27,6 +30,7 @@ class Progress:
         self._unit = unit
         self._began = time.monotonic()
         self._done = 0
+        self._drawn = 0.0
         self._total: int | None = None
         self._draw: Callable[[], None] | None = None
         self._stop: Callable[[], None] = lambda: None
@@ -38,10 +42,12 @@ class Progress:
         """Note that *done* of *total* is done (of packed bytes: as they are on disk)."""
         self._done = done
         self._total = total if total is not None and total >= done else None
-        if self._draw is None and time.monotonic() - self._began > _PATIENCE_SECONDS:
+        now = time.monotonic()
+        if self._draw is None and now - self._began > _PATIENCE_SECONDS:
             self._start()
-        if self._draw is not None:
+        if self._draw is not None and now - self._drawn > _REDRAW_SECONDS:
             self._draw()
+            self._drawn = now
 
     def _start(self) -> None:
         # Off since the start for speed (see __main__); this takes longer.
@@ -81,10 +87,12 @@ class Progress:
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
+            # No thread of its own: it would run beside what is being timed.
+            auto_refresh=False,
         )
         bar.start()
         task = bar.add_task(self._what, total=self._total)
-        self._draw = lambda: bar.update(task, completed=self._done, total=self._total)
+        self._draw = lambda: bar.update(task, completed=self._done, total=self._total, refresh=True)
         self._stop = bar.stop
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

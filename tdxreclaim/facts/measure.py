@@ -8,19 +8,22 @@ that it has, which also goes past the caches, as a stand-in.
 
 The loop is machine code, mapped readable and executable after it was written
 (never writable and executable at once), and called through ctypes, which lets
-other threads run meanwhile.  MOVDIR64B is only ever mapped where
-/proc/cpuinfo says that the CPU has it.
+other threads run meanwhile.  A store is used only where /proc/cpuinfo says that
+the CPU has it, and after a child process has lived through it: flags may lie.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 import mmap
 import os
+import resource
 import signal
 import statistics
 import threading
 import time
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -156,10 +159,15 @@ class Run(NamedTuple):
         return statistics.median(self.bytes_a_second)
 
 
-class Measured(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
     """What was measured, and on what."""
 
     store: Store
+    refused: tuple[Store, ...]
+    """What the flags promise and the CPU does not execute."""
+    guest: bool
+    """Whether a hypervisor runs this kernel."""
     cpu: str | None
     """``GenuineIntel 6/0x8f``; None: it does not say."""
     model_name: str
@@ -188,22 +196,42 @@ class Measured(NamedTuple):
         return self.streamed.bytes_a_second[-1] / self.plain.bytes_a_second[-1]
 
 
-def choose_store(reading: CpuReading | None, machine: str) -> Store:
-    """Return the store for a CPU: MOVDIR64B if every processor has it, else the nearest.
+def choose_stores(reading: CpuReading | None, machine: str) -> tuple[Store, ...]:
+    """Return the stores of a CPU, best first: MOVDIR64B if every processor has it.
 
     *machine* is uname's; anything but x86-64 gets memset.
     """
     if machine != "x86_64":
-        return Store.MEMSET
+        return (Store.MEMSET,)
     flags = reading.flags if reading is not None else NO_WORDS
-    for word, store in (
-        ("movdir64b", Store.MOVDIR64B),
-        ("avx512f", Store.NT64),
-        ("avx2", Store.NT32),
-    ):
-        if flags.all_have(word):
-            return store
-    return Store.NT16
+    found = [
+        store
+        for word, store in (
+            ("movdir64b", Store.MOVDIR64B),
+            ("avx512f", Store.NT64),
+            ("avx2", Store.NT32),
+        )
+        if flags.all_have(word)
+    ]
+    return (*found, Store.NT16, Store.MEMSET)
+
+
+def survives(store: Store) -> bool:
+    """Whether the CPU executes a store: a child process clears one page with it.
+
+    Raises:
+        UnmeasurableError: the host allows no executable mappings.
+    """
+    if store is Store.MEMSET:
+        return True
+    with _Code(store) as code, _Memory(PAGE, Pages.SMALL) as memory:
+        child = os.fork()
+        if child == 0:  # pragma: no cover  (another process)
+            signal.signal(signal.SIGILL, signal.SIG_DFL)
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            code.cleared(memory.start, memory.start + PAGE)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def measure_clear(  # noqa: PLR0913  (an option each)
@@ -216,11 +244,13 @@ def measure_clear(  # noqa: PLR0913  (an option each)
     node: int | None,
     machine: str,
     kernel: str,
+    seen: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Measured:
     """Clear *size_bytes* of this host's memory again and again, and time it.
 
     All memory is touched before, by a thread on the node in question; the first
-    round is not counted.
+    round is not counted.  *seen* is told between the rounds how many bytes of
+    how many were written.
 
     Raises:
         UsageError: there is not that much memory, or no such node.
@@ -231,7 +261,9 @@ def measure_clear(  # noqa: PLR0913  (an option each)
     if max(threads) > len(cpus):
         raise UsageError("--threads", f"{max(threads)}: this process may run on {len(cpus)} CPUs")
     _check_memory(source, size_bytes)
-    store = choose_store(reading, machine)
+    stores = choose_stores(reading, machine)
+    refused = tuple(itertools.takewhile(lambda each: not survives(each), stores))
+    store = stores[len(refused)]
     with _Memory(size_bytes, pages) as memory:
         crew = _Crew(cpus)
         crew.run(1, memory, _memset(1))
@@ -242,9 +274,12 @@ def measure_clear(  # noqa: PLR0913  (an option each)
             ]
             ways += [(1, code.streamed), (1, _memset(0))]
             times: list[list[int]] = [[] for _ in ways]
+            steps = itertools.count(1)
+            total = size_bytes * (1 + (WARM_UPS + rounds) * len(ways))
             # Way by way within a round, so that a slow minute is everybody's.
             for number in range(WARM_UPS + rounds):
                 for (count, way), taken in zip(ways, times, strict=True):
+                    seen(size_bytes * next(steps), total)
                     spent = crew.run(count, memory, way)
                     if number >= WARM_UPS:
                         taken.append(spent)
@@ -252,6 +287,8 @@ def measure_clear(  # noqa: PLR0913  (an option each)
     group = reading.groups[0] if reading is not None and reading.groups else None
     return Measured(
         store=store,
+        refused=refused,
+        guest=reading is not None and reading.flags.has("hypervisor") is True,
         cpu=f"{group.vendor} {group.number}" if group is not None and group.identified else None,
         model_name=_model_name(source),
         kernel=kernel,

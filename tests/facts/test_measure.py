@@ -19,15 +19,18 @@ from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import UsageError
 from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 from tdxreclaim.facts.measure import (
+    _LOOPS,
     Measured,
     Pages,
     Run,
     Store,
     _Crew,
+    _Loop,
     _Memory,
-    choose_store,
+    choose_stores,
     machine_code,
     measure_clear,
+    survives,
 )
 from tdxreclaim.facts.sources.base import Files
 from tdxreclaim.facts.sources.live import Live
@@ -102,14 +105,47 @@ def test_movdir64b_only_where_every_processor_has_it() -> None:
 
     def chosen(*flags: str) -> Store:
         text = "".join(block.format(number, words) for number, words in enumerate(flags))
-        return choose_store(parse_cpuinfo(text), "x86_64")
+        return choose_stores(parse_cpuinfo(text), "x86_64")[0]
 
     assert chosen("fpu avx512f movdir64b", "fpu avx512f movdir64b") is Store.MOVDIR64B
     assert chosen("fpu avx512f movdir64b", "fpu avx512f") is Store.NT64
     assert chosen("fpu avx2") is Store.NT32
     assert chosen("fpu movdiri") is Store.NT16
-    assert choose_store(None, "x86_64") is Store.NT16
-    assert choose_store(None, "aarch64") is Store.MEMSET
+    assert choose_stores(None, "x86_64") == (Store.NT16, Store.MEMSET)
+    assert choose_stores(None, "aarch64") == (Store.MEMSET,)
+
+
+def test_a_flag_that_lies_costs_a_child_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the CPU does not execute raises SIGILL, in a process of its own."""
+    if os.uname().machine != "x86_64":
+        pytest.skip("x86 machine code")
+    monkeypatch.setitem(_LOOPS, Store.MOVDIR64B, _Loop(b"", bytes.fromhex("0f0b"), b""))  # ud2
+    assert not survives(Store.MOVDIR64B)
+    assert survives(Store.NT16)
+    text = (
+        "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\n"
+        "flags\t\t: fpu hypervisor movdir64b\nbugs\t\t: spectre_v1\n\n"
+    )
+    told: list[tuple[int, int]] = []
+    measured = measure_clear(
+        Files({"proc/cpuinfo": text}),
+        size_bytes=MIB,
+        threads=(1,),
+        pages=Pages.SMALL,
+        rounds=1,
+        node=None,
+        machine="x86_64",
+        kernel="6.18",
+        seen=lambda done, of: told.append((done, of)),
+    )
+    assert (measured.store, measured.refused) == (Store.NT16, (Store.MOVDIR64B,))
+    assert measured.guest
+    assert [done for done, _ in told] == [MIB * each for each in range(1, 7)]
+    assert {of for _, of in told} == {MIB * 7}
+    record = calibration(measured, name="x", date="d", origin="o")
+    assert record.host.endswith("(in a virtual machine)")
+    assert any("in a virtual machine, whose memory" in each for each in record.assumptions)
+    assert any("flags promise MOVDIR64B" in each for each in record.assumptions)
 
 
 @pytest.mark.parametrize("pages", [Pages.SMALL, Pages.THP])
@@ -225,6 +261,8 @@ def _measured(store: Store) -> Measured:
     run = Run(1, (1800.0, 1900.4, 2600.0), (1e9, 2e9, 3e9))
     return Measured(
         store=store,
+        refused=(),
+        guest=False,
         cpu="GenuineIntel 6/0x8f",
         model_name="a Xeon",
         kernel="6.18.2",
