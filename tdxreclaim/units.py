@@ -157,6 +157,16 @@ def format_ns(value_ns: int) -> str:
     return f"{_digits(value_ns / unit)} {name}"
 
 
+def format_percent(share: float) -> str:
+    """Return a share of 1 in percent.
+
+    >>> format_percent(0.043), format_percent(0.004), format_percent(0)
+    ('4 %', 'under 1 %', '0 %')
+    """
+    percent = share * 100
+    return "under 1 %" if 0 < percent < 1 else f"{percent:.0f} %"
+
+
 def _unit(value_ns: int) -> tuple[str, int]:
     for name, unit, enough in _TIMES:
         if value_ns >= enough * unit:

@@ -76,7 +76,8 @@ def merge(calibrations: Iterable[Calibration], *, name: str, origin: str) -> Cal
         assumptions=(*((MIXED,) if len(origins) > 1 else ()), *_notes(parts, _assumptions)),
         leaves_out=_notes(parts, _leaves_out),
         steps=steps,
-        rows=tuple(dict.fromkeys(row for each in parts for row in each.rows)),
+        # Never of two hosts: whole shutdowns are compared with each other.
+        rows=next((each.rows for each in parts if each.rows), ()),
         sources=tuple(origins.values()),
     )
 

@@ -1,179 +1,139 @@
-"""Observed shutdowns: what somebody timed, as TOML or CSV.
+"""Observed shutdowns: a table that somebody wrote down, or the rows of calibrations.
 
-TOML (``schema = "tdxreclaim.observations/1"``)::
+CSV: a line of names, then a line a shutdown.  Columns: ``memory`` (18GiB) or
+``memory_bytes``, ``vcpus``, ``seconds``, ``kernel`` or ``clearing``; if wanted
+``affected``, ``order``, ``source``.
 
-    [record]   name, host, kernel, date, origin; cpu; assumptions, leaves_out
-    [spread]   low_percent, high_percent: the range to give to what is solved for
-    [given.X]  step X is not solved for: provenance, source, low_ns, likely_ns, high_ns
-    [solve.X]  step X is: source; vary (vcpus: one cost for each number of
-               vCPUs; none), beyond (hold, rise)
-    [[rows]]   memory_bytes, vcpus, order, seconds; kernel or clearing; packages,
-               affected, n, source
-
-Without ``given`` and ``solve`` every step is looked for (`fit.fit`).  A CSV has
-a line of names and a line for each row; its memory column is ``memory`` (18GiB)
-or ``memory_bytes``.
-
-When a row cleared follows from its kernel, and from 6.18 on from the CPU too:
-then ``affected`` says whether that has tdx_pw_mce (yes, no).
+When a shutdown cleared its pages follows from its kernel, and from 6.18 on from
+the CPU too: ``affected`` says whether that has tdx_pw_mce (yes, no).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.costs.calibration import Beyond, Origin, Point, Provenance, StepCost
-from tdxreclaim.costs.toml import Table, parse_toml, read_span
-from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order
+from tdxreclaim.costs.calibration import Row
+from tdxreclaim.costs.toml import Table
+from tdxreclaim.engine.plan import Clearing, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError, UsageError
+from tdxreclaim.tables.kernels import Clearing as KernelClearing
+from tdxreclaim.tables.kernels import Version, find_kernel
 from tdxreclaim.units import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator
 
-SCHEMA = "tdxreclaim.observations/1"
-
-
-_MOST_ROWS = 10_000
+MOST_ROWS = 1_000
 
 
-class Observation(NamedTuple):
-    """A shutdown that was timed, or several alike."""
+class Observed(NamedTuple):
+    """A shutdown that was timed, and where that is written."""
 
-    shape: Shape
-    order: Order
-    clears: bool
-    packages: int
-    seconds: float
-    """The mean of *n*."""
-    n: int
-    source: str
+    where: str
+    """``rows[0]``; with several files ``FILE rows[0]``."""
+    row: Row
 
 
-class Sought(NamedTuple):
-    """A step to solve for."""
-
-    by_vcpus: bool
-    """A cost for each number of vCPUs that was observed, not one for all."""
-    beyond: Beyond
-    source: str
+def is_table(text: str) -> bool:
+    """Whether *text* is a CSV, and not a calibration's TOML."""
+    return not re.search(r"^\s*(\[|schema\b)", text, re.MULTILINE)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Observations:
-    """What was timed, where, and what is taken as given."""
-
-    origin: Origin
-    assumptions: tuple[str, ...] = ()
-    leaves_out: tuple[str, ...] = ()
-    spread: tuple[int, int] | None = None
-    """Percent of the likely value that low and high are; None: from the residuals."""
-    given: Mapping[Action, StepCost] = field(default_factory=dict)
-    solve: Mapping[Action, Sought] = field(default_factory=dict)
-    rows: tuple[Observation, ...]
-
-
-def parse(text: str, what: str, *, origin: Origin) -> Observations:
-    """Read observations; *origin* is of a CSV, which cannot say it.
+def together(files: Iterable[tuple[str, Iterable[Row]]]) -> tuple[Observed, ...]:
+    """Number the rows of several files; of none twice, as merged calibrations repeat them.
 
     Raises:
-        MalformedInputError: ``why`` starts with the field's path.
+        MalformedInputError: they have no rows, or too many.
     """
-    if re.search(r"^\s*\[", text, re.MULTILINE) or "schema" in text.partition("\n")[0]:
-        return _parse_toml(text, what)
-    return Observations(origin=origin, rows=_parse_csv(text, what))
+    given = [(name, tuple(rows)) for name, rows in files]
+    found: dict[Row, str] = {}
+    for name, rows in given:
+        if not rows:
+            raise MalformedInputError(name, "rows: it holds no timed shutdown")
+        for number, row in enumerate(rows):
+            found.setdefault(row, f"{name} " * (len(given) > 1) + f"rows[{number}]")
+    if len(found) > MOST_ROWS:
+        raise MalformedInputError(given[-1][0], f"more than {MOST_ROWS} rows")
+    return tuple(Observed(where, row) for row, where in found.items())
 
 
-def _parse_toml(text: str, what: str) -> Observations:
-    parsed = parse_toml(text, what)
-    top = Table(what, "", parsed)
-    if top.text("schema") != SCHEMA:
-        raise top.bad("schema", f"expected {SCHEMA}")
-    record = top.table("record")
-    spread = _spread(top.table("spread")) if top.has("spread") else None
-    given, solve = _steps(top, "given"), _steps(top, "solve")
-    for action in given.keys() & solve.keys():
-        raise top.bad(f"solve.{action}", "it is given too")
-    observations = Observations(
-        origin=Origin(
-            name=record.text("name"),
-            host=record.text("host"),
-            kernel=record.text("kernel"),
-            date=record.text("date"),
-            origin=record.text("origin"),
-            cpu=record.optional("cpu"),
-        ),
-        assumptions=record.texts("assumptions") if record.has("assumptions") else (),
-        leaves_out=record.texts("leaves_out") if record.has("leaves_out") else (),
-        spread=spread,
-        given={action: _given(table) for action, table in given.items()},
-        solve={action: _sought(table) for action, table in solve.items()},
-        rows=tuple(_row(each, what) for each in top.tables("rows")),
-    )
-    record.done()
-    top.done()
-    if not observations.rows:
-        raise top.bad("rows", "expected at least one")
-    return observations
+_NAMES = frozenset(
+    ("memory", "memory_bytes", "vcpus", "kernel", "clearing", "affected", "order", "seconds")
+) | {"source"}
 
 
-def _steps(top: Table, name: str) -> dict[Action, Table]:
-    if not top.has(name):
-        return {}
-    table = top.table(name)
-    found = {action: table.table(action) for action in Action if table.has(action)}
-    table.done()
-    return found
+_WHOLE = frozenset({"memory_bytes", "vcpus"})
 
 
-def _spread(table: Table) -> tuple[int, int]:
-    low, high = table.integer("low_percent"), table.integer("high_percent")
-    if not low <= 100 <= high:  # noqa: PLR2004  (percent)
-        raise table.bad("low_percent", "expected low_percent <= 100 <= high_percent")
-    table.done()
-    return low, high
+def parse_csv(text: str, what: str) -> tuple[Row, ...]:
+    """Read a table of shutdowns.
+
+    Raises:
+        MalformedInputError: ``why`` starts with the row and the column.
+    """
+    import csv
+
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise MalformedInputError(what, "it is empty")
+    if len(lines) > MOST_ROWS:
+        raise MalformedInputError(what, f"more than {MOST_ROWS} rows")
+    try:
+        names, *records = csv.reader(lines, strict=True, skipinitialspace=True)
+    except csv.Error as error:
+        raise MalformedInputError(what, f"not CSV: {error}") from error
+    names = [name.strip() for name in names]
+    for name in names:
+        if name not in _NAMES:
+            raise MalformedInputError(what, f"line 1: {name[:80]!r} is no column")
+    if len(set(names)) < len(names):
+        raise MalformedInputError(what, "line 1: a column is there twice")
+    if not records:
+        raise MalformedInputError(what, "it has no rows")
+    return tuple(_rows(names, records, what))
 
 
-def _given(table: Table) -> StepCost:
-    cost = StepCost(
-        provenance=table.choice("provenance", Provenance),
-        source=table.text("source"),
-        beyond=Beyond.HOLD,
-        points=(Point(1, read_span(table)),),
-    )
-    table.done()
-    return cost
+def _rows(names: list[str], records: list[list[str]], what: str) -> Iterator[Row]:
+    for number, record in enumerate(records):
+        where = f"rows[{number}]"
+        if len(record) != len(names):
+            why = f"{where}: {len(record)} values for {len(names)} columns"
+            raise MalformedInputError(what, why)
+        values = {
+            name: _value(name, value.strip())
+            for name, value in zip(names, record, strict=True)
+            if value.strip()
+        }
+        yield _row(Table(what, where, values), what)
 
 
-def _sought(table: Table) -> Sought:
-    vary = table.text("vary") if table.has("vary") else "none"
-    if vary not in ("vcpus", "none"):
-        raise table.bad("vary", "expected one of vcpus, none")
-    beyond = table.choice("beyond", Beyond) if table.has("beyond") else Beyond.HOLD
-    sought = Sought(vary == "vcpus", beyond, table.text("source"))
-    table.done()
-    return sought
+def _value(name: str, text: str) -> object:
+    """Return what a TOML file would hold; text that is no number stays, to be refused by name."""
+    if name in _WHOLE and re.fullmatch(r"\d{1,18}", text, re.ASCII):
+        return int(text)
+    if name == "seconds" and re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text, re.ASCII):
+        return float(text) if "." in text else int(text)
+    return text
 
 
-def _row(table: Table, what: str) -> Observation:
+def _row(table: Table, what: str) -> Row:
     if table.has("memory"):
         memory = _size(table, table.text("memory"))
     else:
         memory = table.integer("memory_bytes", 1)
-    observation = Observation(
-        shape=_shape(table, what, memory, table.integer("vcpus", 1)),
-        packages=table.integer("packages", 1) if table.has("packages") else 1,
+    shape = _shape(table, what, memory, table.integer("vcpus", 1))
+    row = Row(
+        order=table.choice("order", Order) if table.has("order") else Order.UPSTREAM,
+        clearing=Clearing.ALWAYS if _clears(table) else Clearing.NEVER,
+        vcpus=shape.vcpus,
+        memory_bytes=shape.memory_bytes,
         seconds=table.number("seconds"),
-        n=table.integer("n", 1) if table.has("n") else 1,
-        order=table.choice("order", Order),
         source=table.optional("source") or "observed",
-        clears=_clears(table, table.optional("kernel")),
     )
     table.done()
-    return observation
+    return row
 
 
 def _shape(table: Table, what: str, memory: int, vcpus: int) -> Shape:
@@ -194,7 +154,7 @@ def _size(table: Table, text: str) -> int:
 _AFFECTED = {"yes": True, "no": False}
 
 
-def _clears(table: Table, kernel: str | None) -> bool:
+def _clears(table: Table) -> bool:
     """Whether the shutdown cleared its pages."""
     affected = None
     if table.has("affected"):
@@ -202,6 +162,7 @@ def _clears(table: Table, kernel: str | None) -> bool:
         if word not in _AFFECTED:
             raise table.bad("affected", "expected yes or no")
         affected = _AFFECTED[word]
+    kernel = table.optional("kernel")
     clearing = table.choice("clearing", Clearing) if table.has("clearing") else None
     if clearing is None:
         clearing = _clearing_of(table, kernel)
@@ -215,63 +176,16 @@ def _clears(table: Table, kernel: str | None) -> bool:
 def _clearing_of(table: Table, kernel: str | None) -> Clearing:
     if kernel is None:
         raise table.bad("kernel", "missing, expected string, or clearing")
-    release = re.match(r"(\d+)\.(\d+)", kernel, re.ASCII)
+    release = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", kernel, re.ASCII)
     if release is None:
         raise table.bad("kernel", "not a kernel release (6.17, 6.18.2); say clearing instead")
-    series = int(release[1]), int(release[2])
-    if series < (6, 16):
-        raise table.bad("kernel", "no release before 6.16 shuts TDs down; say clearing instead")
-    return PLANS["6.16" if series < (6, 18) else "6.18"].clearing
-
-
-_NAMES = frozenset(
-    {"memory", "memory_bytes", "vcpus", "packages", "kernel", "order", "seconds", "n"}
-    | {"affected", "clearing", "source"}
-)
-
-
-_WHOLE = frozenset({"memory_bytes", "vcpus", "packages", "n"})
-
-
-def _parse_csv(text: str, what: str) -> tuple[Observation, ...]:
-    import csv
-
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    if not lines:
-        raise MalformedInputError(what, "it is empty")
-    if len(lines) > _MOST_ROWS:
-        raise MalformedInputError(what, f"more than {_MOST_ROWS} rows")
-    try:
-        names, *records = csv.reader(lines, strict=True, skipinitialspace=True)
-    except csv.Error as error:
-        raise MalformedInputError(what, f"not CSV: {error}") from error
-    names = [name.strip() for name in names]
-    for name in names:
-        if name not in _NAMES:
-            raise MalformedInputError(what, f"line 1: {name!r} is no column")
-    if len(set(names)) < len(names):
-        raise MalformedInputError(what, "line 1: a column is there twice")
-    if not records:
-        raise MalformedInputError(what, "it has no rows")
-    rows = []
-    for number, record in enumerate(records):
-        if len(record) != len(names):
-            raise MalformedInputError(
-                what, f"rows[{number}]: {len(record)} values for {len(names)} columns"
-            )
-        values = {
-            name: _value(name, value.strip())
-            for name, value in zip(names, record, strict=True)
-            if value.strip()
-        }
-        rows.append(_row(Table(what, f"rows[{number}]", values), what))
-    return tuple(rows)
-
-
-def _value(name: str, text: str) -> object:
-    """Return what a TOML file would hold; text that is no number stays, to be refused by name."""
-    if name in _WHOLE and re.fullmatch(r"\d{1,18}", text, re.ASCII):
-        return int(text)
-    if name == "seconds" and re.fullmatch(r"\d{1,12}(\.\d{1,12})?", text, re.ASCII):
-        return float(text) if "." in text else int(text)
-    return text
+    known = find_kernel(Version(int(release[1]), int(release[2])))
+    match known.clearing if known else KernelClearing.UNKNOWN:
+        case KernelClearing.ALWAYS:
+            return Clearing.ALWAYS
+        case KernelClearing.ON_ERRATUM:
+            return Clearing.ON_ERRATUM
+        case KernelClearing.NO_TDX_HOST:
+            raise table.bad("kernel", "this release cannot run TDs; say clearing instead")
+        case _:
+            raise table.bad("kernel", "newer than what is known; say clearing instead")

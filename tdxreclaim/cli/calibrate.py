@@ -21,7 +21,7 @@ from tdxreclaim.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdxreclaim.costs.calibration import Calibration, Origin
+    from tdxreclaim.costs.calibration import Calibration, Origin, Row
 
 _NOT_STATED = "not stated"
 
@@ -118,22 +118,25 @@ def clear(
     import time
 
     from tdxreclaim.calibrate import clear as clearing
+    from tdxreclaim.cli.progress import Progress
     from tdxreclaim.cli.values import parse_number
     from tdxreclaim.facts.measure import Pages, measure_clear
     from tdxreclaim.facts.sources.live import Live, kernel_release, machine
     from tdxreclaim.units import parse_size
 
     bases = _bases(over)
-    measured = measure_clear(
-        Live(),
-        size_bytes=parse_size("--size", size),
-        threads=_parse_threads(threads),
-        pages=Pages(pages),
-        rounds=_at_least_one("--rounds", rounds, _MOST_ROUNDS),
-        node=None if node is None else parse_number("--node", node, 1 << 16),
-        machine=machine(),
-        kernel=kernel_release() or _NOT_STATED,
-    )
+    with Progress("calibrate clear") as progress:
+        measured = measure_clear(
+            Live(),
+            size_bytes=parse_size("--size", size),
+            threads=_parse_threads(threads),
+            pages=Pages(pages),
+            rounds=_at_least_one("--rounds", rounds, _MOST_ROUNDS),
+            node=None if node is None else parse_number("--node", node, 1 << 16),
+            machine=machine(),
+            kernel=kernel_release() or _NOT_STATED,
+            seen=progress.show,
+        )
     origin = f"tdxreclaim calibrate clear --size {size} --threads {threads} --pages {pages}"
     part = clearing.calibration(
         measured, name="clear", date=time.strftime("%Y-%m-%d"), origin=origin
@@ -262,13 +265,13 @@ def _origin(
 
 
 @calibrate.command(add_help_option=False)
-@click.argument("file")
+@click.argument("files", metavar="FILE…", nargs=-1, required=True)
 @_record_options
 @_result_options
 @help_option
 def fit(
     *,
-    file: str,
+    files: tuple[str, ...],
     host: str | None,
     cpu: str | None,
     kernel: str | None,
@@ -279,33 +282,21 @@ def fit(
     format_: str,
     color: str,
 ) -> None:
-    """Solve observed shutdowns for what the steps cost.
+    """Solve timed shutdowns for what a page costs.
 
-    FILE is TOML or CSV (memory, vcpus, packages, kernel, order, seconds, n), or
-    published: what the shipped calibration is made of.
+    FILEs are CSV (memory, vcpus, kernel, seconds, affected) or calibrations that
+    hold timed shutdowns, such as those of watch --record; several are joined.
     """
-    from tdxreclaim.calibrate import observations
     from tdxreclaim.calibrate.fit import fit as solve
-    from tdxreclaim.costs.calibration import SHIPPED
-    from tdxreclaim.costs.shipped import read_shipped_observations
-    from tdxreclaim.engine.plan import Action
-    from tdxreclaim.facts.sources.base import read_file
+    from tdxreclaim.calibrate.observations import together
 
     bases = _bases(over)
-    origin = f"tdxreclaim calibrate fit {file}"
-    text_ = read_shipped_observations(file) if file in SHIPPED else read_file(file)
-    given = observations.parse(text_, file, origin=_origin("fit", host, cpu, kernel, date, origin))
-    if given.origin.name != "fit":
-        for option, value in (("--host", host), ("--cpu", cpu), ("--date", date)):
-            if value is not None:
-                raise UsageError(option, "contradicts the file, which has a record of its own")
-    found = solve(given, bases[0], name=given.origin.name, origin=given.origin.origin)
-    whole = found.calibration
-    if len(whole.steps) < len(Action):
-        whole = _lay_over(whole, bases, name or given.origin.name, output)
-    else:
-        whole = _named(whole, name)
-        _write(whole, output)
+    stated = _origin("fit", host, cpu, kernel, date, f"tdxreclaim calibrate fit {' '.join(files)}")
+    given = [_timed(file) for file in dict.fromkeys(files)]
+    observed = together((file, rows) for file, rows, _ in given)
+    origin = _common([each for _, _, each in given if each is not None], stated)
+    found = solve(observed, bases[0], origin=origin)
+    whole = _lay_over(found.calibration, bases, name or "fit", output)
 
     def text(**look: Any) -> str:  # noqa: ANN401
         from tdxreclaim.report.calibrate import text as calibration_text
@@ -318,6 +309,40 @@ def fit(
         return calibration_json.render_fit(found, whole)
 
     _say(whole, text, json, format_, color)
+
+
+def _timed(file: str) -> tuple[str, tuple[Row, ...], Origin | None]:
+    """Return the shutdowns in a file, and of a calibration its record."""
+    from tdxreclaim.calibrate.observations import is_table, parse_csv
+    from tdxreclaim.costs.calibration import SHIPPED
+    from tdxreclaim.costs.toml import load
+    from tdxreclaim.facts.sources.base import read_file
+
+    if file in SHIPPED:
+        record = read_calibration(file)
+        return file, record.rows, record.itself
+    text = read_file(file)
+    if is_table(text):
+        return file, parse_csv(text, file), None
+    record = load(text, file)
+    others = {row for name in SHIPPED for row in read_calibration(name).rows}
+    return file, tuple(row for row in record.rows if row not in others), record.itself
+
+
+def _common(records: list[Origin], stated: Origin) -> Origin:
+    """Return what all records say of their host, under what was stated.
+
+    Raises:
+        UsageError: they are of several CPUs.
+    """
+    cpus = {each.cpu for each in records if each.cpu is not None}
+    if stated.cpu is None and len(cpus) > 1:
+        raise UsageError("FILE", f"shutdowns of several CPUs are no one host's: {sorted(cpus)}")
+    for name, value in stated._asdict().items():
+        said = {getattr(each, name) for each in records}
+        if name in ("host", "kernel", "date", "cpu") and value in (_NOT_STATED, None):
+            stated = stated._replace(**{name: said.pop() if len(said) == 1 else value})
+    return stated
 
 
 def _named(calibration: Calibration, name: str | None) -> Calibration:

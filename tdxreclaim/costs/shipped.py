@@ -47,13 +47,3 @@ def read_shipped_calibration(name: str) -> str:
     from importlib.resources import files
 
     return files(_CALIBRATIONS).joinpath(f"{name}.toml").read_text(encoding="utf-8")
-
-
-def read_shipped_observations(name: str) -> str:
-    """Return the TOML text that a shipped calibration was made of.
-
-    Raises:
-        FileNotFoundError: there is none of that name.
-
-    """
-    return read_shipped_calibration(f"{name}.observations")

@@ -1,4 +1,4 @@
-"""Fits: the published table, known costs found again, wild rows, what cannot be told."""
+"""Fits: known costs found again, outliers, what cannot be told; the shipped calibration."""
 
 from __future__ import annotations
 
@@ -6,144 +6,174 @@ import random
 
 import pytest
 
-from tdxreclaim.calibrate.fit import Fit, fit
-from tdxreclaim.calibrate.observations import parse
-from tdxreclaim.costs.calibration import Origin, Provenance
-from tdxreclaim.costs.shipped import read_calibration, read_shipped_observations
-from tdxreclaim.engine.plan import Action
+from tdxreclaim.calibrate.fit import Cause, Fit, fit
+from tdxreclaim.calibrate.observations import is_table, parse_csv, together
+from tdxreclaim.costs.calibration import Origin
+from tdxreclaim.costs.estimate import validate
+from tdxreclaim.costs.shipped import read_calibration, read_shipped_calibration
+from tdxreclaim.engine.plan import Action, Order
+from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.units import PAGE_BYTES, Span
 
 PUBLISHED = read_calibration("published")
 NOBODY = Origin("fit", "h", "k", "d", "o", None)
-HEAD = "memory,vcpus,packages,kernel,order,seconds,n,affected\n"
-# What a made-up host's steps cost, in nanoseconds: pages before 6.18, clear,
-# each further vCPU.
+HEAD = "memory,vcpus,kernel,order,seconds,affected\n"
+# What a made-up host's steps cost, in nanoseconds: a page, its clear, each
+# further vCPU or GiB.
 PAGE, CLEAR, FURTHER = 14_000, 1_500, 100
+SIZES = ((64, 8), (128, 16), (256, 32), (512, 64), (64, 64), (512, 8), (256, 8), (128, 64))
 
 
 def _fit(text: str) -> Fit:
-    return fit(parse(text, "obs.csv", origin=NOBODY), PUBLISHED, name="fit", origin="o")
+    rows = parse_csv(text, "obs.csv")
+    return fit(together([("obs.csv", rows)]), PUBLISHED, origin=NOBODY)
 
 
-def _rows(*, wild: int | None = None, noise: float = 0.0) -> str:
+def _rows(cause: Cause, *, outlier: int | None = None, noise: float = 0.0) -> str:
     """Eight shutdowns of the made-up host, under a kernel that clears and one that does not."""
     chance = random.Random(5)
     lines = []
-    sizes = [(64, 8), (128, 16), (256, 32), (512, 64), (64, 64), (512, 8), (256, 8), (128, 64)]
-    for number, (gib, vcpus) in enumerate(sizes):
+    for number, (gib, vcpus) in enumerate(SIZES):
         kernel, clears = (("6.17", True), ("6.18.2", False))[number % 2]
-        pages = gib * (1 << 18)
-        ns = pages * (PAGE + FURTHER * (vcpus - 8) + CLEAR * clears)
+        more = {Cause.NOTHING: 0, Cause.VCPUS: vcpus - 8, Cause.MEMORY: gib - 64}[cause]
+        ns = gib * (1 << 18) * (PAGE + FURTHER * more + CLEAR * clears)
         seconds = ns / 1e9 * (1 + chance.gauss(0, noise))
-        if number == wild:
+        if number == outlier:
             seconds *= 1.8
-        lines.append(f"{gib}GiB,{vcpus},2,{kernel},upstream,{seconds:.3f},3,no")
+        lines.append(f"{gib}GiB,{vcpus},{kernel},upstream,{seconds:.3f},no")
     return HEAD + "\n".join(lines) + "\n"
 
 
-def test_known_costs_are_found_again() -> None:
-    found = _fit(_rows())
+@pytest.mark.parametrize("cause", list(Cause))
+def test_known_costs_are_found_again(cause: Cause) -> None:
+    found = _fit(_rows(cause))
 
-    told = {each.label: each.ns for each in found.solved}
-    assert told["block + track + kick + remove + wbinvd"] == pytest.approx(PAGE, rel=0.02)
-    assert told["clear"] == pytest.approx(CLEAR, rel=0.05)
-    assert told["kick, each further vCPU"] == pytest.approx(FURTHER, rel=0.05)
-    assert found.wild is None
+    assert found.used.cause is cause
+    assert found.used.page_ns == pytest.approx(PAGE, rel=0.02)
+    assert found.used.clear_ns == pytest.approx(CLEAR, rel=0.05)
+    growth = 0 if cause is Cause.NOTHING else FURTHER
+    assert found.used.growth_ns == pytest.approx(growth, rel=0.05)
+    assert found.outlier is None
+    assert found.warnings == ()
     assert all(abs(each.error) < 0.01 for each in found.residuals)
-    split = {each.action for each in found.untold if each.why.startswith("only in the sum")}
-    assert split == {Action.BLOCK, Action.TRACK, Action.KICK, Action.REMOVE, Action.WBINVD}
-    assert found.calibration.steps[Action.CLEAR].provenance is Provenance.DERIVED
+    if cause is not Cause.NOTHING:
+        assert {each.cause for each in found.excluded} == set(Cause) - {cause}
 
 
-@pytest.mark.parametrize("wild", range(8))
-def test_one_wild_row_is_named_and_left_out(wild: int) -> None:
-    found = _fit(_rows(wild=wild, noise=0.005))
+@pytest.mark.parametrize("cause", [Cause.NOTHING, Cause.VCPUS])
+def test_the_calibration_gives_the_rows_back(cause: Cause) -> None:
+    text = _rows(cause)
+    steps = {**PUBLISHED.steps, **_fit(text).calibration.steps}
+    for row in parse_csv(text, "obs.csv"):
+        each = sum(
+            steps[action].at(row.vcpus).likely_ns
+            for action in (
+                Action.BLOCK,
+                Action.TRACK,
+                Action.KICK,
+                Action.REMOVE,
+                Action.WBINVD,
+                *((Action.CLEAR,) if row.clearing.clears(erratum=False) else ()),
+            )
+        )
+        assert each * row.memory_bytes / PAGE_BYTES / 1e9 == pytest.approx(row.seconds, rel=0.02)
 
-    assert found.wild is not None
-    assert found.wild.number == wild
-    assert found.wild.error == pytest.approx(1 / 1.8 - 1, abs=0.03)
+
+@pytest.mark.parametrize("outlier", range(8))
+def test_one_outlier_is_named_and_left_out(outlier: int) -> None:
+    found = _fit(_rows(Cause.VCPUS, outlier=outlier, noise=0.005))
+
+    assert found.outlier is not None
+    assert found.outlier.observed.where == f"rows[{outlier}]"
+    assert found.outlier.error == pytest.approx(1 / 1.8 - 1, abs=0.03)
     assert len(found.calibration.rows) == 7
-    told = {each.label: each.ns for each in found.solved}
-    assert told["block + track + kick + remove + wbinvd"] == pytest.approx(PAGE, rel=0.03)
+    assert found.used.page_ns == pytest.approx(PAGE, rel=0.03)
 
 
-def test_noise_is_not_wild() -> None:
-    assert _fit(_rows(noise=0.01)).wild is None
-
-
-def test_rows_that_no_cost_explains_are_warned_of() -> None:
-    assert _fit(_rows(noise=0.005)).warnings == ()
-    assert _fit(_rows(wild=3, noise=0.005)).warnings == ()
-    nothing = _fit(
-        HEAD + "64GiB,8,2,6.17,upstream,0.001,3,no\n32GiB,8,2,6.17,upstream,0.001,3,no\n"
-    )
-    assert not nothing.solved
-    assert "nothing was fitted" in nothing.warnings[0]
-    assert "rows[0], rows[1]" in nothing.warnings[1]
+def test_noise_is_no_outlier() -> None:
+    found = _fit(_rows(Cause.NOTHING, noise=0.01))
+    assert found.outlier is None
+    assert found.used.cause is Cause.NOTHING
+    assert found.calibration.steps[Action.BLOCK].at(1).high_ns > 0
 
 
 def test_what_two_alike_rows_cannot_tell() -> None:
-    found = _fit(f"{HEAD}64GiB,8,1,6.17,upstream,300,1,\n128GiB,8,1,6.17,upstream,600,1,\n")
+    found = _fit(f"{HEAD}64GiB,8,6.17,upstream,300,\n128GiB,8,6.17,upstream,600,\n")
 
-    why = {each.action: each.why for each in found.untold}
-    assert "not to be told from" in why[Action.CLEAR]
-    assert "block" in why[Action.CLEAR]
+    said = {each.what: each.why for each in found.undetermined}
+    assert "the same vCPUs" in said["whether a page costs more with vCPUs"]
+    assert "all of these clear" in said["the clear"]
     assert Action.CLEAR not in found.calibration.steps
-    assert len(found.solved) == 1
+    assert found.used.left_over == 1
+
+
+def test_vcpus_and_memory_that_grow_together_are_not_told_apart() -> None:
+    found = _fit(f"{HEAD}64GiB,8,6.17,upstream,300,\n128GiB,16,6.17,upstream,900,\n")
+
+    assert {each.cause for each in found.causes} == {Cause.VCPUS, Cause.MEMORY}
+    assert [each.cause for each in found.excluded] == [Cause.NOTHING]
+    assert any("both grow together" in each.why for each in found.undetermined)
+    assert any("would explain these shutdowns too" in a for a in found.calibration.assumptions)
 
 
 def test_a_single_row_tells_a_single_cost() -> None:
-    found = _fit(f"{HEAD}64GiB,8,1,6.17,hkid-first,80,1,\n")
+    found = _fit(f"{HEAD}64GiB,8,6.17,upstream,300,\n")
 
-    assert [each.label for each in found.solved] == ["clear + reclaim"]
-    assert found.rows_left_over == 0
-    assert found.wild is None
-    assert any("not done in these shutdowns" in each.why for each in found.untold)
-
-
-def test_the_published_table_is_exactly_determined() -> None:
-    text = read_shipped_observations("published")
-    found = fit(
-        parse(text, "published", origin=NOBODY),
-        PUBLISHED,
-        name="published",
-        origin=PUBLISHED.origin,
-    )
-
-    assert found.calibration == PUBLISHED
-    assert len(found.residuals) == len(found.solved) == 6
-    assert found.rows_left_over == 0
-    assert all(abs(each.error) < 1e-6 for each in found.residuals)
-    assert all(each.error_ns > 0 for each in found.solved)
+    assert (found.used.cause, found.used.left_over) == (Cause.NOTHING, 0)
+    assert found.residuals[0].error == pytest.approx(0, abs=1e-9)
+    assert found.page.low_ns == found.page.high_ns
 
 
-TOML = read_shipped_observations("published")
-BAD_TOML = [
-    ('schema = "tdxreclaim.observations/1"', 'schema = "x"', "schema: expected tdxreclaim.obs"),
-    ("[spread]\nlow_percent = 97", "[spread]\nlow_percent = 101", "spread.low_percent: expected"),
-    ("[given.block]", "[given.kick]", "solve.kick: it is given too"),
-    ("[given.block]", "[given.blok]", "given.blok: unknown field"),
-    ('vary = "vcpus"', 'vary = "age"', "solve.kick.vary: expected one of vcpus, none"),
-    ("seconds = 72", "seconds = -1", "rows[0].seconds: expected a number above 0"),
-    ("seconds = 72", "seconds = inf", "rows[0].seconds: expected a number above 0"),
-    ("seconds = 72", "seconds = nan", "rows[0].seconds: expected a number above 0"),
-    ("seconds = 72", "minutes = 72", "rows[0].seconds: missing"),
-    ("vcpus = 4\n", "vcpus = 9999\n", "rows[0].vcpus: "),
-    ("19_327_352_832", "19_327_352_833", "rows[0].memory_bytes: "),
-    ('clearing = "always"\n', "", "rows[0].kernel: missing"),
-    ('clearing = "always"\n', 'clearing = "erratum"\n', "rows[0].affected: missing"),
-    ('clearing = "always"\n', 'kernel = "6.12"\n', "rows[0].kernel: no release before 6.16"),
-    ('clearing = "always"\n', 'kernel = "new"\n', "rows[0].kernel: not a kernel release"),
-]
+def test_shutdowns_that_no_cause_explains_are_warned_of() -> None:
+    rows = together([("published", PUBLISHED.rows)])
+    found = fit(rows, PUBLISHED, origin=NOBODY)
+    assert "no cause explains these shutdowns" in found.warnings[0]
+    assert len(found.residuals) == 3, "HKID first is in no release"
 
 
-@pytest.mark.parametrize(("good", "bad", "why"), BAD_TOML, ids=[each[2] for each in BAD_TOML])
-def test_a_bad_toml_names_the_field(good: str, bad: str, why: str) -> None:
-    assert good in TOML
-    with pytest.raises(MalformedInputError) as caught:
-        parse(TOML.replace(good, bad, 1), "obs.toml", origin=NOBODY)
-    assert caught.value.what == "obs.toml"
-    assert caught.value.why.startswith(why)
+def test_shutdowns_that_cannot_be() -> None:
+    for row, why in (
+        ("64GiB,8,6.17,hkid-first,80,", "rows: none in the order of a release"),
+        ("64GiB,8,6.17,upstream,0.001,", "rows[0].seconds: less than"),
+    ):
+        with pytest.raises(MalformedInputError) as caught:
+            _fit(f"{HEAD}{row}\n")
+        assert caught.value.why.startswith(why)
+
+
+def test_the_shipped_calibration_follows_from_its_own_rows() -> None:
+    """Each row less its clear and what is assumed, over its pages, at 97 to 110 %."""
+    steps = PUBLISHED.steps
+    assumed = (Action.BLOCK, Action.TRACK, Action.REMOVE, Action.WBINVD, Action.CLEAR)
+    for row in PUBLISHED.rows:
+        upstream = row.order is Order.UPSTREAM
+        action = Action.KICK if upstream else Action.RECLAIM
+        shape = Shape(memory_bytes=row.memory_bytes, vcpus=row.vcpus)
+        known = sum(steps[each].at(row.vcpus).likely_ns for each in assumed if upstream)
+        known += 0 if upstream else steps[Action.CLEAR].at(row.vcpus).likely_ns
+        hkid = steps[Action.VP_FLUSH].at(1).likely_ns * row.vcpus + sum(
+            steps[each].at(1).likely_ns
+            for each in (Action.VPFLUSHDONE, Action.CACHE_WB, Action.FREEID)
+        )
+        control = steps[Action.CLEAR].at(1).likely_ns + (
+            steps[Action.RECLAIM].at(row.vcpus).likely_ns if upstream else 0
+        )
+        left = row.seconds * 1e9 - shape.guest_pages * known - shape.control_pages * control - hkid
+        pages = shape.guest_pages + (0 if upstream else shape.control_pages)
+        likely = left / pages
+        derived = steps[action].at(row.vcpus)
+        assert derived.likely_ns == pytest.approx(likely, abs=1)
+        assert derived == Span(
+            round(likely * 0.97), derived.likely_ns, round(likely * 1.10)
+        ) or derived == pytest.approx((likely * 0.97, likely, likely * 1.10), abs=1.5)
+    assert max(abs(each.error) for each in validate(PUBLISHED)) < 1e-3
+
+
+def test_a_table_is_told_from_a_calibration() -> None:
+    assert is_table(HEAD)
+    assert not is_table(read_shipped_calibration("published"))
+    assert not is_table("# a comment\n\nschema = 3\n")
 
 
 BAD_CSV = [
@@ -153,20 +183,33 @@ BAD_CSV = [
     ("memory,memory\n1GiB,2\n", "line 1: a column is there twice"),
     ("memory,vcpus\n1GiB\n", "rows[0]: 1 values for 2 columns"),
     ('memory,vcpus\n"1GiB,2\n', "not CSV: "),
-    (f"{HEAD}lots,8,1,6.17,upstream,3,1,\n", "rows[0].memory: "),
-    (f"{HEAD}1GiB,{'9' * 5000},1,6.17,upstream,3,1,\n", "rows[0].vcpus: expected integer"),
-    (f"{HEAD}1GiB,8,1,6.17,upstream,{'9' * 500},1,\n", "rows[0].seconds: expected number"),
-    (f"{HEAD}1GiB,x,1,6.17,upstream,3,1,\n", "rows[0].vcpus: expected integer"),
-    (f"{HEAD}1GiB,8,1,6.17,upstream,soon,1,\n", "rows[0].seconds: expected number"),
-    (f"{HEAD}1GiB,8,1,6.17,sideways,3,1,\n", "rows[0].order: expected one of"),
-    (f"{HEAD}1GiB,8,1,6.18,upstream,3,1,\n", "rows[0].affected: missing"),
-    (f"{HEAD}1GiB,8,1,6.18,upstream,3,1,maybe\n", "rows[0].affected: expected yes or no"),
+    (f"{HEAD}lots,8,6.17,upstream,3,\n", "rows[0].memory: "),
+    (f"{HEAD}1GiB,{'9' * 5000},6.17,upstream,3,\n", "rows[0].vcpus: expected integer"),
+    (f"{HEAD}1GiB,8,6.17,upstream,{'9' * 500},\n", "rows[0].seconds: expected number"),
+    (f"{HEAD}1GiB,8,6.17,upstream,-1,\n", "rows[0].seconds: expected number"),
+    (f"{HEAD}1GiB,8,6.17,upstream,0,\n", "rows[0].seconds: expected a number above 0"),
+    (f"{HEAD}1GiB,x,6.17,upstream,3,\n", "rows[0].vcpus: expected integer"),
+    (f"{HEAD}1GiB,9999,6.17,upstream,3,\n", "rows[0].vcpus: "),
+    (f"{HEAD}1GiB,8,6.17,upstream,soon,\n", "rows[0].seconds: expected number"),
+    (f"{HEAD}1GiB,8,6.17,sideways,3,\n", "rows[0].order: expected one of"),
+    (f"{HEAD}1GiB,8,6.18,upstream,3,\n", "rows[0].affected: missing"),
+    (f"{HEAD}1GiB,8,6.18,upstream,3,maybe\n", "rows[0].affected: expected yes or no"),
+    (f"{HEAD}1GiB,8,6.12,upstream,3,\n", "rows[0].kernel: this release cannot run TDs"),
+    (f"{HEAD}1GiB,8,99.0,upstream,3,\n", "rows[0].kernel: newer than what is known"),
+    (f"{HEAD}1GiB,8,{'9' * 5000}.1,upstream,3,\n", "rows[0].kernel: not a kernel release"),
+    (f"{HEAD}1GiB,8,,upstream,3,\n", "rows[0].kernel: missing"),
+    ("memory,vcpus,clearing,seconds\n1GiB,8,erratum,3\n", "rows[0].affected: missing"),
 ]
 
 
 @pytest.mark.parametrize(("text", "why"), BAD_CSV, ids=[each[1] for each in BAD_CSV])
 def test_a_bad_csv_names_the_row_and_the_column(text: str, why: str) -> None:
     with pytest.raises(MalformedInputError) as caught:
-        parse(text, "obs.csv", origin=NOBODY)
+        parse_csv(text, "obs.csv")
     assert caught.value.what == "obs.csv"
     assert caught.value.why.startswith(why)
+
+
+def test_too_many_rows_are_refused() -> None:
+    with pytest.raises(MalformedInputError, match="more than"):
+        parse_csv(HEAD + "1GiB,8,6.17,upstream,3,\n" * 1001, "obs.csv")

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 HOSTS = Path(__file__).parents[1] / "hosts"
 CLEAR = ("calibrate", "clear", "--size", "4MiB", "--rounds", "2", "--pages", "4k")
-CSV = """memory,vcpus,packages,kernel,order,seconds,n,affected
-64GiB,8,2,6.17,upstream,300.5,3,no
-64GiB,8,2,6.18.2,upstream,270.2,3,no
-128GiB,8,2,6.17,upstream,601.5,1,no
-128GiB,8,2,6.18.2,upstream,539.8,1,no
+CSV = """memory,vcpus,kernel,seconds,affected
+64GiB,8,6.17,300.5,no
+64GiB,8,6.18.2,270.2,no
+128GiB,8,6.17,601.5,no
+128GiB,8,6.18.2,539.8,no
 """
 QUESTION = ("--memory", "18GiB", "--vcpus", "4", "--cpu", "gnr", "--kernel", "6.17")
 
@@ -45,19 +45,6 @@ def _valid(text: str) -> dict[str, object]:
     if "calibration" in document:
         jsonschema.validate(document["calibration"], json.loads(read_schema("calibration")))
     return document
-
-
-def test_the_shipped_calibration_is_the_fit_of_the_shipped_observations(
-    run: RunTool, tmp_path: Path
-) -> None:
-    shipped = read_shipped_calibration("published")
-    ran = run("calibrate", "fit", "published", "-o", str(tmp_path / "again.toml"))
-
-    assert (ran.status, ran.err) == (0, "")
-    assert (tmp_path / "again.toml").read_bytes() == shipped.encode()
-    assert run("calibrate", "fit", "published", "-f", "toml").out == shipped
-    assert "none is left over to check them with" in " ".join(ran.out.split())
-    assert ran.out.count("0.00 %") == 6
 
 
 def test_clear_makes_a_calibration_that_simulate_takes(run: RunTool, tmp_path: Path) -> None:
@@ -161,37 +148,48 @@ def test_trace_says_when_no_one_kernel_has_the_functions(run: RunTool, tmp_path:
     assert document["recording"]["kernels"] is None  # type: ignore[index]
 
 
-def test_fit_for_the_steps_that_a_file_asks_for(run: RunTool, tmp_path: Path) -> None:
-    row = '[[rows]]\nmemory = "{}GiB"\nvcpus = 4\norder = "upstream"\nkernel = "{}"\nseconds = {}\n'
-    path = tmp_path / "observed.toml"
-    path.write_text(
-        'schema = "tdxreclaim.observations/1"\n[record]\nname = "mine"\nhost = "h"\n'
-        'kernel = "6.18"\ndate = "d"\norigin = "o"\n[solve.clear]\nsource = "two kernels"\n'
-        + row.format(18, "6.17", 72.5)
-        + row.format(36, "6.17", 145)
-    )
-    result = tmp_path / "mine.toml"
-    ran = run("calibrate", "fit", str(path), "-o", str(result))
-    assert (ran.status, ran.err) == (0, "")
-    assert "1 left over" in ran.out
-    assert "track: not asked for; as in published" in ran.out
-    record = load(result.read_text(), "mine")
-    assert record.steps[Action.CLEAR].taken_from == "mine"
-    assert [row.seconds for row in record.rows][:2] == [72.5, 145]
-
-
 def test_fit_of_a_csv(run: RunTool, tmp_path: Path) -> None:
     path = tmp_path / "observed.csv"
     path.write_text(CSV)
     document = _valid(run("calibrate", "fit", str(path), "--cpu", "gnr", "-f", "json").out)
     fit = document["fit"]
     assert isinstance(fit, dict)
-    assert {tuple(each["steps"]) for each in fit["solved"]} >= {("clear",)}
-    assert fit["wild_row"] is None
-    assert len(fit["residuals"]) == 4
+    assert (fit["cause"], fit["outlier"], len(fit["residuals"])) == ("nothing", None, 4)
+    assert fit["causes"][0]["clear_determined"] is True
     text = run("calibrate", "fit", str(path))
-    assert "Not told by these shutdowns" in text.out
+    assert text.out.startswith(
+        "A page cost 17.9 us (16.1 us to 17.9 us) in 4 shutdowns; 2 left over"
+    )
+    assert "Not determined by these shutdowns" in text.out
     assert max(map(len, text.out.splitlines())) <= 80
+
+
+def test_fit_joins_files_and_simulate_takes_the_result(run: RunTool, tmp_path: Path) -> None:
+    first, second, both = (tmp_path / name for name in ("a.csv", "b.toml", "both.toml"))
+    first.write_text(CSV)
+    made = ("calibrate", "fit", str(first), "--host", "node-a", "--cpu", "gnr")
+    assert run(*made, "--kernel", "6.18.2", "-o", str(second)).status == 0
+    more = tmp_path / "more.csv"
+    more.write_text("memory,vcpus,kernel,seconds\n256GiB,64,6.17,1210\n")
+    ran = run("calibrate", "fit", str(second), str(more), "--name", "both", "-o", str(both))
+    assert (ran.status, ran.err) == (0, "")
+    record = load(both.read_text(), "both")
+    assert (record.host, record.cpu) == ("node-a", "GenuineIntel 6/0xad")
+    assert [row.seconds for row in record.rows] == [300.5, 270.2, 601.5, 539.8, 1210]
+    again = run("calibrate", "fit", str(both), "-f", "json").out
+    assert len(_valid(again)["fit"]["residuals"]) == 5  # type: ignore[index]
+    asked = ("simulate", *QUESTION, "--calibration", str(both), "-f", "json")
+    assert json.loads(run(*asked).out)["estimate"]["total"]["likely_ns"] > 0
+
+
+def test_fit_refuses_the_shutdowns_of_two_cpus(run: RunTool, tmp_path: Path) -> None:
+    for name in ("spr", "gnr"):
+        (tmp_path / "a.csv").write_text(CSV)
+        made = ("calibrate", "fit", str(tmp_path / "a.csv"), "--cpu", name)
+        assert run(*made, "-o", str(tmp_path / f"{name}.toml")).status == 0
+    ran = run("calibrate", "fit", *(str(tmp_path / f"{name}.toml") for name in ("spr", "gnr")))
+    assert (ran.status, ran.out) == (2, "")
+    assert "shutdowns of several CPUs" in ran.err
 
 
 def test_list_show_check_diff(run: RunTool, tmp_path: Path) -> None:
@@ -327,7 +325,8 @@ WRONG = [
     (("trace", "bad.txt", "--cpu", "zen"), 2, "--cpu: "),
     (("fit", "nowhere"), 3, "nowhere: "),
     (("fit", "bad.txt"), 3, "bad.txt: line 1: 'hello' is no column"),
-    (("fit", "published", "--host", "mine"), 2, "--host: contradicts the file"),
+    (("fit", "long.csv"), 3, "long.csv: rows[0].kernel: not a kernel release"),
+    (("fit", "empty.toml"), 3, "empty.toml: it is empty"),
     (("recipe", "perf"), 2, "TOOL: "),
     (("recipe", "ftrace", "--kernel", "6.12"), 2, "--kernel: "),
     (("show", "nowhere"), 3, "nowhere: "),
@@ -344,6 +343,7 @@ def test_what_is_wrong_gets_one_line(
 ) -> None:
     (tmp_path / "bad.txt").write_text("hello\n")
     (tmp_path / "empty.toml").write_text("")
+    (tmp_path / "long.csv").write_text(f"memory,vcpus,kernel,seconds\n1GiB,2,{'9' * 5000}.1,3\n")
     ran = run("calibrate", *arguments, cwd=tmp_path)
 
     assert (ran.status, ran.out) == (status, "")

@@ -1,4 +1,4 @@
-"""Calibrations and what they were made of as JSON: ``tdxreclaim.calibrate/1``.
+"""Calibrations and what they were made of as JSON: ``tdxreclaim.calibrate/2``.
 
 A calibration itself is as in its TOML file (``tdxreclaim.calibration/1``).
 """
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tdxreclaim.calibrate.diff import Change
-    from tdxreclaim.calibrate.fit import Fit
+    from tdxreclaim.calibrate.fit import Explanation, Fit
     from tdxreclaim.calibrate.recordings import Recording
     from tdxreclaim.facts.measure import Measured, Run
     from tdxreclaim.units import Span
 
-SCHEMA = "tdxreclaim.calibrate/1"
+SCHEMA = "tdxreclaim.calibrate/2"
 
 
 def render_calibration(calibration: Calibration) -> str:
@@ -36,6 +36,8 @@ def render_clear(measured: Measured, calibration: Calibration) -> str:
         measured={
             "store": measured.store,
             "stand_in": measured.is_stand_in,
+            "refused": list(measured.refused),
+            "guest": measured.guest,
             "cpu": measured.cpu,
             "model_name": measured.model_name,
             "kernel": measured.kernel,
@@ -64,7 +66,7 @@ def render_trace(
         recording={
             "form": recording.form,
             "times": {
-                action: {"count": times.samples, **_span(times.span)}
+                action: {"count": times.samples, **times.span._asdict()}
                 for action, times in recording.times.items()
             },
             "cpus": {str(cpu): count for cpu, count in recording.cpus.items()},
@@ -88,38 +90,43 @@ def render_trace(
 
 
 def render_fit(fit: Fit, calibration: Calibration) -> str:
-    """Return what a fit solved for, its residuals and the calibration made of it."""
-    wild = fit.wild
+    """Return what a fit found, its residuals and the calibration made of it."""
+    outlier = fit.outlier
     return _document(
         "fit",
         fit={
-            "solved": [
-                {
-                    "steps": list(each.actions),
-                    "vcpus": each.vcpus,
-                    "each_further_vcpu": each.growth,
-                    "ns": round(each.ns, 1),
-                    "standard_error_ns": round(each.error_ns, 1),
-                }
-                for each in fit.solved
-            ],
-            "untold": [{"step": each.action, "why": each.why} for each in fit.untold],
+            "page": fit.page._asdict(),
+            "cause": fit.used.cause,
+            "causes": [_cause(each) for each in fit.causes],
+            "excluded": [_cause(each) for each in fit.excluded],
+            "undetermined": [each._asdict() for each in fit.undetermined],
             "residuals": [
                 {
-                    "row": each.number,
-                    "observed_seconds": each.observed.seconds,
+                    "row": each.observed.where,
+                    "observed_seconds": each.observed.row.seconds,
                     "fitted_seconds": round(each.fitted_seconds, 3),
                     "error": round(each.error, 6),
-                    "wild": each.wild,
+                    "outlier": each.outlier,
                 }
                 for each in fit.residuals
             ],
-            "rows_left_over": fit.rows_left_over,
-            "wild_row": None if wild is None else wild.number,
+            "rows_left_over": fit.used.left_over,
+            "outlier": None if outlier is None else outlier.observed.where,
         },
         warnings=list(fit.warnings),
         calibration=_calibration(calibration),
     )
+
+
+def _cause(found: Explanation) -> dict[str, object]:
+    return {
+        "cause": found.cause,
+        "page_ns": round(found.page_ns, 1),
+        "growth_ns": round(found.growth_ns, 3),
+        "clear_ns": round(found.clear_ns, 1),
+        "clear_determined": found.clear_told,
+        "worst_error": round(found.worst, 6),
+    }
 
 
 def render_list(calibrations: Iterable[Calibration]) -> str:
@@ -152,7 +159,7 @@ def render_diff(
 
 def _compared(span: Span, known: Provenance, instead: str | None) -> dict[str, object]:
     stand_in = {} if instead is None else {"stand_in": instead}
-    return {**_span(span), "provenance": known, **stand_in}
+    return {**span._asdict(), "provenance": known, **stand_in}
 
 
 def _document(command: str, **parts: object) -> str:
@@ -194,13 +201,9 @@ def _step(cost: StepCost) -> dict[str, object]:
     if cost.taken_from is not None:
         document["taken_from"] = cost.taken_from
     if len(cost.points) == 1 and cost.points[0].vcpus == 1 and cost.beyond is Beyond.HOLD:
-        return document | _span(cost.points[0].cost)
-    points = [{"vcpus": point.vcpus, **_span(point.cost)} for point in cost.points]
+        return document | cost.points[0].cost._asdict()
+    points = [{"vcpus": point.vcpus, **point.cost._asdict()} for point in cost.points]
     return document | {"beyond": cost.beyond, "points": points}
-
-
-def _span(span: Span) -> dict[str, int]:
-    return {"low_ns": span.low_ns, "likely_ns": span.likely_ns, "high_ns": span.high_ns}
 
 
 def _run(run: Run) -> dict[str, object]:

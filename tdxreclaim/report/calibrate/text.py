@@ -8,13 +8,13 @@ from tdxreclaim.calibrate.clear import saturates_at
 from tdxreclaim.calibrate.merge import rank
 from tdxreclaim.engine.plan import Action
 from tdxreclaim.report.page import Page as Sheet
-from tdxreclaim.units import format_ns, format_range, format_size
+from tdxreclaim.units import format_ns, format_percent, format_range, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from tdxreclaim.calibrate.diff import Change
-    from tdxreclaim.calibrate.fit import Fit
+    from tdxreclaim.calibrate.fit import Explanation, Fit
     from tdxreclaim.calibrate.recordings import Recording
     from tdxreclaim.costs.calibration import Calibration, Origin
     from tdxreclaim.facts.measure import Measured, Run
@@ -48,7 +48,7 @@ def render_calibration(
 
 def _show(sheet: Sheet, calibration: Calibration, vcpus: int) -> None:
     sheet.blank()
-    _origin(sheet, calibration.itself)
+    _record(sheet, calibration.itself)
     rows = calibration.rows
     if rows:
         memory = [row.memory_bytes for row in rows]
@@ -62,7 +62,7 @@ def _show(sheet: Sheet, calibration: Calibration, vcpus: int) -> None:
         sheet.labelled("range", "no whole shutdown was timed")
     for source in calibration.sources:
         sheet.heading(f"Source {source.name}")
-        _origin(sheet, source)
+        _record(sheet, source)
     sheet.heading(f"Steps, for a TD with {vcpus} vCPU{'' if vcpus == 1 else 's'}")
     steps = calibration.steps.items()
     # What is done once dwarfs what is done for each page: bars of the latter alone.
@@ -104,7 +104,7 @@ def _show(sheet: Sheet, calibration: Calibration, vcpus: int) -> None:
 _ONCE = frozenset({Action.VP_FLUSH, Action.VPFLUSHDONE, Action.CACHE_WB, Action.FREEID})
 
 
-def _origin(sheet: Sheet, origin: Origin) -> None:
+def _record(sheet: Sheet, origin: Origin) -> None:
     cpu = f" ({origin.cpu})" if origin.cpu is not None else ""
     sheet.labelled("host", f"{origin.host}{cpu}")
     sheet.labelled("kernel", origin.kernel)
@@ -127,6 +127,11 @@ def render_clear(
     sheet.blank()
     cpu = f" ({measured.cpu})" if measured.cpu is not None else ""
     sheet.labelled("CPU", f"{measured.model_name}{cpu}")
+    if measured.guest:
+        sheet.labelled("host", "a virtual machine: its host's own clear may take less", "yellow")
+    for each in measured.refused:
+        said = f"the flags promise {each.label}, and this CPU does not execute it"
+        sheet.labelled("flags", said, "yellow")
     sheet.labelled("kernel", measured.kernel)
     huge = (
         "how much of it huge is not known"
@@ -242,62 +247,71 @@ def render_trace(
 def render_fit(fit: Fit, calibration: Calibration, *, width: int = 80, color: bool = False) -> str:
     """Return what a fit found, what it could not, and how far each row is off."""
     sheet = Sheet(width, color=color)
-    used = len(fit.residuals) - (fit.wild is not None)
+    used = len(fit.residuals) - (fit.outlier is not None)
+    left = fit.used.left_over
     sheet.paragraph(
-        f"{used} shutdowns tell {len(fit.solved)} cost{'' if len(fit.solved) == 1 else 's'}"
-        + (
-            f"; {fit.rows_left_over} left over to check them with."
-            if fit.rows_left_over
-            else ": none is left over to check them with, so that no row can be found wrong."
-        ),
+        f"A page cost {_us(fit.page.likely_ns)} ({_us(fit.page.low_ns)} to "
+        f"{_us(fit.page.high_ns)}) in {used} shutdown{'' if used == 1 else 's'}; "
+        + (f"{left} left over to check this with." if left else "none left over to check this."),
         "bold",
     )
     for said in fit.warnings:
         sheet.paragraph(f"WARNING: {said}", "bold yellow")
-    if fit.wild is not None:
-        row = fit.wild
+    if fit.outlier is not None:
+        row = fit.outlier
         sheet.paragraph(
-            f"rows[{row.number}] is wild and was left out: {row.observed.seconds:g} s, where the "
-            f"others make it {row.fitted_seconds:.4g} s.",
+            f"{row.observed.where} is an outlier and was left out: {row.observed.row.seconds:g} s, "
+            f"where the others make it {row.fitted_seconds:.4g} s.",
             "yellow",
         )
-    sheet.heading("Solved for")
+    sheet.heading("What a page's cost may grow with")
     sheet.table(
-        ("cost", ">value", ">+-"),
-        (
-            (each.label, format_ns(round(each.ns)), format_ns(round(each.error_ns)))
-            for each in fit.solved
-        ),
+        ("cause", ">a page", ">each further", ">clear", ">worst", ""),
+        [
+            *(_cause(each, "used" if each is fit.used else "possible") for each in fit.causes),
+            *(_cause(each, "excluded") for each in fit.excluded),
+        ],
     )
-    sheet.paragraph(
-        "+-: one standard error of the arithmetic; of the rounding of the seconds alone where no "
-        "row is left over. It does not hold what the costs that were taken as known are wrong by.",
-        first="  ",
-        indent=2,
-    )
-    if fit.untold:
-        sheet.heading("Not told by these shutdowns")
-        for untold in fit.untold:
-            sheet.item(f"{untold.action}: {untold.why}")
+    sheet.paragraph("a page: without the clear. worst: the row it is furthest off.", first="  ")
+    sheet.heading("Not determined by these shutdowns")
+    for each in fit.undetermined:
+        sheet.item(f"{each.what}: {each.why}")
     sheet.heading("Residuals")
     sheet.table(
-        ("row", "order", ">vCPUs", ">memory", ">observed", ">fitted", ">error", ""),
+        ("row", ">vCPUs", ">memory", ">observed", ">fitted", ">error", ""),
         (
             (
-                f"rows[{row.number}]",
-                row.observed.order,
-                str(row.observed.shape.vcpus),
-                format_size(row.observed.shape.memory_bytes),
-                f"{row.observed.seconds:g} s",
+                row.observed.where,
+                str(row.observed.row.vcpus),
+                format_size(row.observed.row.memory_bytes),
+                f"{row.observed.row.seconds:g} s",
                 f"{row.fitted_seconds:.4g} s",
                 f"{row.error * 100:+.2f} %",
-                "WILD" if row.wild else "",
+                "OUTLIER" if row.outlier else "",
             )
             for row in fit.residuals
         ),
     )
     _merged(sheet, calibration)
     return sheet.text()
+
+
+def _us(ns: float) -> str:
+    """Return a page's cost: where a tenth of a microsecond counts."""
+    return f"{ns / 1000:.3g} us"
+
+
+def _cause(found: Explanation, standing: str) -> tuple[str, ...]:
+    growth = format_ns(round(found.growth_ns)) if found.growth_ns > 0 else "none"
+    unit = {"vcpus": " a vCPU", "memory": " a GiB"}.get(found.cause, "")
+    return (
+        found.cause,
+        _us(found.page_ns),
+        f"{growth}{unit}",
+        format_ns(round(found.clear_ns)) if found.clear_told else "as given",
+        format_percent(found.worst),
+        standing,
+    )
 
 
 def _merged(sheet: Sheet, calibration: Calibration) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tdxreclaim.engine.recorder import Event
     from tdxreclaim.engine.scenarios import Scenario
     from tdxreclaim.report.simulate.simulation import Simulation
-    from tdxreclaim.units import Span
 
 SCHEMA = "tdxreclaim.simulate/2"
 
@@ -80,11 +79,11 @@ def render(simulation: Simulation) -> str:
             ],
         },
         "estimate": {
-            "total": _span(estimate.total),
-            "clearing": _span(estimate.action(Action.CLEAR)),
+            "total": estimate.total._asdict(),
+            "clearing": estimate.action(Action.CLEAR)._asdict(),
             "clearing_share": round(estimate.clearing_share, 4),
             "phases": [
-                {"phase": phase, "name": name, **_span(estimate.phase(phase))}
+                {"phase": phase, "name": name, **estimate.phase(phase)._asdict()}
                 for phase, name in PHASE_NAMES.items()
             ],
             "steps": [
@@ -93,8 +92,8 @@ def render(simulation: Simulation) -> str:
                     "step": step.action,
                     "label": step.action.label,
                     "count": step.count,
-                    "each": _span(step.each),
-                    "total": _span(step.total),
+                    "each": step.each._asdict(),
+                    "total": step.total._asdict(),
                     "provenance": step.provenance,
                     **({"stand_in": step.stand_in} if step.stand_in else {}),
                 }
@@ -109,7 +108,7 @@ def render(simulation: Simulation) -> str:
                 "clears": what_if.clears,
                 "current": what_if.current,
                 "clearing_share": round(what_if.estimate.clearing_share, 4),
-                **_span(what_if.estimate.total),
+                **what_if.estimate.total._asdict(),
             }
             for what_if in simulation.what_ifs
         ],
@@ -177,7 +176,7 @@ def render_validation(calibration: Calibration, rows: tuple[Validation, ...]) ->
                     "vcpus": each.row.vcpus,
                     "memory_bytes": each.row.memory_bytes,
                     "published_ns": each.published_ns,
-                    "emulated": _span(each.emulated),
+                    "emulated": each.emulated._asdict(),
                     "error": round(each.error, 6),
                     "source": each.row.source,
                 }
@@ -230,10 +229,6 @@ def _acts(scenario: Scenario) -> list[dict[str, object]]:
         }
         for act in scenario.run()
     ]
-
-
-def _span(span: Span) -> dict[str, int]:
-    return {"low_ns": span.low_ns, "likely_ns": span.likely_ns, "high_ns": span.high_ns}
 
 
 def _events(events: Iterable[Event]) -> list[dict[str, object]]:

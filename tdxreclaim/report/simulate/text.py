@@ -9,7 +9,7 @@ from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.engine.states import describe
 from tdxreclaim.report.check.text import faked_line
 from tdxreclaim.report.page import Page as Sheet
-from tdxreclaim.units import format_ns, format_range, format_size, format_span
+from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,7 +106,7 @@ def headline(simulation: Simulation) -> str:
         f"{format_span(result.estimate.total)} to shut down {_where(simulation)}"
     )
     clear = result.estimate.action(Action.CLEAR)
-    share = f"{_percent(result.estimate.clearing_share)} of this order"
+    share = f"{format_percent(result.estimate.clearing_share)} of this order"
     if clear.likely_ns and scene.platform.erratum:
         said += f", of which the clearing that this CPU needs is {format_range(clear)} ({share})"
     elif clear.likely_ns:
@@ -163,11 +163,6 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _percent(share: float) -> str:
-    percent = share * 100
-    return f"{percent:.0f} %" if percent >= 1 else "under 1 %"
-
-
 def _phases(sheet: Sheet, estimate: Estimate) -> None:
     total = estimate.total.likely_ns
     room = max(sheet.width - 66, 10)
@@ -176,7 +171,7 @@ def _phases(sheet: Sheet, estimate: Estimate) -> None:
         span = estimate.phase(phase)
         share = span.likely_ns / total
         rows.append(
-            (f"{phase} {name}", format_span(span), _percent(share), "#" * round(share * room))
+            (f"{phase} {name}", format_span(span), format_percent(share), "#" * round(share * room))
         )
     sheet.table(("phase", "time", "share", ""), rows)
 
@@ -191,7 +186,7 @@ def _steps(sheet: Sheet, estimate: Estimate) -> None:
                 _count(step.count),
                 format_ns(step.each.likely_ns),
                 format_ns(step.total.likely_ns),
-                _percent(step.total.likely_ns / total),
+                format_percent(step.total.likely_ns / total),
                 step.provenance if step.stand_in is None else "stand-in",
             )
             for step in estimate.steps
@@ -213,7 +208,7 @@ def _cell(what_if: WhatIf) -> str:
     mark = " *" if what_if.current else ""
     time = format_range(what_if.estimate.total).replace(" to ", "-")
     if what_if.clears:
-        return f"{time}, clears {_percent(what_if.estimate.clearing_share)}{mark}"
+        return f"{time}, clears {format_percent(what_if.estimate.clearing_share)}{mark}"
     return f"{time}, skips{': UNSAFE' if what_if.affected else ''}{mark}"
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from tdxreclaim.report.triage.triage import Triage
     from tdxreclaim.tables.findings import Kind
     from tdxreclaim.triage.judge import Finding
-    from tdxreclaim.units import Span
 
 TRIAGE_SCHEMA = "tdxreclaim.triage/2"
 
@@ -97,17 +96,11 @@ def _time(answer: Answer) -> dict[str, object]:
         "observed_ns": answer.observed_ns,
         "memory_bytes": answer.memory_bytes,
         "vcpus": answer.vcpus,
-        "expected": _span(answer.expected),
-        "hkid_first": _span(answer.hkid_first),
+        "expected": answer.expected and answer.expected._asdict(),
+        "hkid_first": answer.hkid_first and answer.hkid_first._asdict(),
         "shares": {name: round(share, 4) for name, share in shares(answer).items()},
         "assumed": list(answer.scene.assumed) if answer.scene else [],
     }
-
-
-def _span(span: Span | None) -> dict[str, int] | None:
-    if span is None:
-        return None
-    return {"low_ns": span.low_ns, "likely_ns": span.likely_ns, "high_ns": span.high_ns}
 
 
 def render_catalogue(kinds: tuple[Kind, ...]) -> str:

@@ -9,7 +9,7 @@ from tdxreclaim.policy.model import Decision, HostState
 from tdxreclaim.tables.findings import Severity, kind_of
 from tdxreclaim.triage.judge import Finding
 from tdxreclaim.triage.time import Answer, shares
-from tdxreclaim.units import format_ns, format_range, format_size, format_span
+from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Evidence
@@ -114,7 +114,7 @@ def _details(answer: Answer) -> list[str]:
     details = [f"TD: {format_size(answer.memory_bytes)}, {vcpus}"]
     if scene is None or bill is None or answer.expected is None:
         return details
-    share = {name: _percent(value) for name, value in shares(answer).items()}
+    share = {name: format_percent(value) for name, value in shares(answer).items()}
     details.append(
         f"kernel {scene.kernel} on {scene.cpu}: {scene.plan.order} order, "
         f"{'clears' if scene.plan.clearing.clears(erratum=scene.platform.erratum) else 'does not clear'} here"
@@ -152,7 +152,3 @@ def _details(answer: Answer) -> list[str]:
         "as fitting up to a quarter outside the range"
     )
     return details
-
-
-def _percent(share: float) -> str:
-    return "under 1 %" if 0 < share < 0.01 else f"{share:.0%}".replace("%", " %")  # noqa: PLR2004
