@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tdxreclaim.cli import completion
 from tdxreclaim.cli.host_options import host_options, read_chosen_host
 from tdxreclaim.cli.output import (
     FORMATS,
@@ -76,8 +77,15 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
 @click.option("--validate", is_flag=True, help="Show published times beside emulated ones.")
 @format_option(*FORMATS)
 @output_option
-@click.option("--svg", metavar="FILE", help="Draw the text as a picture into FILE too.")
-@click.option("--html", metavar="FILE", help="Write the text as HTML into FILE too.")
+@click.option(
+    "--svg", metavar="FILE", shell_complete=completion.files, help="Draw it into FILE too."
+)
+@click.option(
+    "--html",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Draw it on a page that unfolds into FILE too.",
+)
 @color_option
 @click.option(
     "--exit-zero", is_flag=True, help="Exit 0 whatever the answer is; errors still exit non-zero."
@@ -286,13 +294,12 @@ def _render(simulation: Simulation, format_: str, *, width: int, color: bool) ->
 def _draw(simulation: Simulation, svg: str | None, html: str | None) -> None:
     if svg is None and html is None:
         return
-    from tdxreclaim.report.simulate import text as simulation_text
+    from tdxreclaim.report.simulate import picture
 
     for option, path in (("--svg", svg), ("--html", html)):
         if path == "-":
-            raise UsageError(option, "writes a file; - is none")
-    # A picture is as wide as a page of text, whatever the terminal is.
+            raise UsageError(option, "needs the name of a file")
     if svg is not None:
-        write_whole(svg, simulation_text.render_svg(simulation))
+        write_whole(svg, picture.render_svg(simulation))
     if html is not None:
-        write_whole(html, simulation_text.render_html(simulation))
+        write_whole(html, picture.render_html(simulation))

@@ -26,7 +26,7 @@ _LABEL = 10
 class Page:
     """Lines of a page, wrapped at words; nothing is cut off, long words are folded."""
 
-    def __init__(self, width: int, *, color: bool, record: bool = False) -> None:
+    def __init__(self, width: int, *, color: bool) -> None:
         self.width = max(width, LEAST_WIDTH)
         self._out = io.StringIO()
         # Nothing of the environment: width and colour are arguments.
@@ -39,7 +39,6 @@ class Page:
             highlight=False,
             markup=False,
             emoji=False,
-            record=record,
             _environ={},
         )
 
@@ -88,16 +87,6 @@ class Page:
 
     def _print(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
-
-    def svg(self, title: str) -> str:
-        """Return the page as an SVG picture that loads nothing from elsewhere."""
-        return re.sub(
-            r"@font-face \{.*?\}\s*", "", self._console.export_svg(title=title), flags=re.DOTALL
-        )
-
-    def html(self) -> str:
-        """Return the page as an HTML document."""
-        return self._console.export_html(inline_styles=True)
 
     def text(self) -> str:
         """Return the page, without the blanks that a table ends its lines with."""

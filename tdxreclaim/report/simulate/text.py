@@ -38,23 +38,6 @@ def render(simulation: Simulation, *, width: int = 80, color: bool = False) -> s
     return sheet.text()
 
 
-_PICTURE_WIDTH = 100
-
-
-def render_svg(simulation: Simulation) -> str:
-    """Return the simulation as an SVG picture, 100 columns wide."""
-    sheet = Sheet(_PICTURE_WIDTH, color=True, record=True)
-    draw(sheet, simulation)
-    return sheet.svg("tdxreclaim simulate")
-
-
-def render_html(simulation: Simulation) -> str:
-    """Return the simulation as an HTML document, 100 columns wide."""
-    sheet = Sheet(_PICTURE_WIDTH, color=True, record=True)
-    draw(sheet, simulation)
-    return sheet.html()
-
-
 def draw(sheet: Sheet, simulation: Simulation) -> None:
     """Put the simulation on a sheet."""
     result, scene = simulation.result, simulation.scene
