@@ -33,20 +33,20 @@ def show(name: str | None, format_: str, color: str) -> None:
         UsageError: there is no such row.
 
     """
-    from tdxreclaim.tables.findings import CATALOGUE, Kind, find_kind
+    from tdxreclaim.tables.findings import CATALOGUE, find_kind
 
-    kinds: tuple[Kind, ...] = CATALOGUE
+    kinds = CATALOGUE
     if name is not None:
         kind = find_kind(name)
         if kind is None:
             raise UsageError("ID", f"{name!r} is no finding (tdxreclaim findings lists them)")
         kinds = (kind,)
     if format_ == "json":
-        from tdxreclaim.report.triage import json as triage_json
+        from tdxreclaim.report.findings import json
 
-        emit(triage_json.render_catalogue(kinds))
+        emit(json.render(kinds))
         return
-    from tdxreclaim.report import tables as catalogue
+    from tdxreclaim.report.findings import text
 
     colored = wants_color(color)
-    emit(catalogue.render(kinds, width=terminal_width(), color=colored), color=colored)
+    emit(text.render(kinds, width=terminal_width(), color=colored), color=colored)

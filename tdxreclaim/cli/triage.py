@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.logs.stack import LogEvent
     from tdxreclaim.policy.model import Decision
-    from tdxreclaim.report.triage.triage import Triage
+    from tdxreclaim.report.triage.summary import Triage
     from tdxreclaim.triage.time import Answer
 
 
@@ -91,7 +91,7 @@ def _triage(
     from tdxreclaim.cli.progress import Progress
     from tdxreclaim.facts.ticket import TicketReader
     from tdxreclaim.policy.decide import decide
-    from tdxreclaim.report.triage.triage import Triage, time_finding
+    from tdxreclaim.report.triage.summary import Triage, time_finding
     from tdxreclaim.triage.judge import Collector, judge_host, judge_logs, overflow, worst_first
 
     collectors: dict[str, Collector] = {}
@@ -110,13 +110,13 @@ def _triage(
     if answer is not None:
         findings += (time_finding(answer),)
     return Triage(
-        worst_first(findings),
-        decision,
-        ticket.name,
-        ticket.form,
-        ticket.logs,
-        ticket.unread + overflow(collectors, ticket.facts.identity.origin),
-        answer,
+        findings=worst_first(findings),
+        decision=decision,
+        source=ticket.name,
+        form=ticket.form,
+        logs=ticket.logs,
+        unread=ticket.unread + overflow(collectors, ticket.facts.identity.origin),
+        answer=answer,
     )
 
 
@@ -166,14 +166,14 @@ def _time_question(
 def _render(result: Triage, format_: str, *, color: bool) -> str:
     match format_:
         case "json":
-            from tdxreclaim.report.triage import json as triage_json
+            from tdxreclaim.report.triage import json
 
-            return triage_json.render(result)
+            return json.render(result)
         case "markdown":
-            from tdxreclaim.report.triage import text as triage_text
+            from tdxreclaim.report.triage import text
 
-            return triage_text.render_markdown(result)
+            return text.render_markdown(result)
         case _:
-            from tdxreclaim.report.triage import text as triage_text
+            from tdxreclaim.report.triage import text
 
-            return triage_text.render(result, width=terminal_width(), color=color)
+            return text.render(result, width=terminal_width(), color=color)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.report.page import Page
 from tdxreclaim.tables.cpus import CPUS, CpuModel, find_cpu, find_cpu_by_name
 from tdxreclaim.tables.errata import ERRATA, Erratum
 from tdxreclaim.tables.kernels import KERNELS, KernelRow, Version, find_kernel, upstream_version
 
 if TYPE_CHECKING:
-    from tdxreclaim.tables.findings import Kind
+    from tdxreclaim.report.page import Page
     from tdxreclaim.tables.sources import Citation
 
 SCHEMA = "tdxreclaim.errata/2"
@@ -152,26 +151,3 @@ def _span(row: KernelRow) -> str:
     if row.first == Version(0, 0):
         return f"up to {row.last}"
     return str(row.first) if row.first == row.last else f"{row.first} to {row.last}"
-
-
-def render(kinds: tuple[Kind, ...], *, width: int = 80, color: bool = False) -> str:
-    """Return rows of the catalogue as text of *width* columns."""
-    page = Page(width, color=color)
-    for number, kind in enumerate(kinds):
-        if number:
-            page.blank()
-        page.paragraph(f"{kind.id} ({kind.severity})", "bold")
-        page.labelled("says", _with_gaps(kind.sentence))
-        if kind.sample:
-            page.labelled("line", kind.sample)
-        page.labelled("means", kind.meaning)
-        page.labelled("do", kind.advice)
-        page.labelled("versions", kind.versions)
-        page.labelled("known", kind.certainty)
-        for citation in kind.citations:
-            page.labelled("source", str(citation))
-    return page.text()
-
-
-def _with_gaps(sentence: str) -> str:
-    return sentence.replace("{", "<").replace("}", ">")

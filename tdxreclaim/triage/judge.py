@@ -6,13 +6,18 @@ few samples, never the lines themselves: a log may be larger than memory.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import ABSENT, Evidence, Origin, printable
 from tdxreclaim.policy.model import Decision, HostState, Posture, Silicon, Verdict
-from tdxreclaim.tables.findings import CATALOGUE, Kind, Severity, kind_of
+from tdxreclaim.tables.findings import CATALOGUE, host, stuck
+from tdxreclaim.tables.findings.bringup import BIOS_ON_NO_MODULE, TDX_ON_IN_BIOS
+from tdxreclaim.tables.findings.kind import Kind, Severity
+from tdxreclaim.tables.findings.machine_checks import MACHINE_CHECK
+from tdxreclaim.tables.findings.teardown import KEXEC_REFUSED
 from tdxreclaim.tables.kernels import Clearing, Kexec
-from tdxreclaim.triage.match import _classify
+from tdxreclaim.triage.match import match_event
 from tdxreclaim.triage.stacks import names_tdx
 from tdxreclaim.triage.timeline import join_logs
 
@@ -49,7 +54,8 @@ class Place(NamedTuple):
     text: str
 
 
-class Finding(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
     """One finding.  ``boot`` says which of a log's boots; empty if it is no log's.
 
     ``first`` and ``last`` are stamps as they stand in the log, empty if it
@@ -91,7 +97,7 @@ class _Tally:
 
 
 class _Key(NamedTuple):
-    kind: str
+    kind: Kind
     values: tuple[tuple[str, str], ...]
     boot: int
 
@@ -108,27 +114,27 @@ class Collector:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._alike: dict[tuple[str, int], int] = {}
+        self._alike: dict[tuple[Kind, int], int] = {}
         self.tallies: dict[_Key, _Tally] = {}
         self.dropped = 0
 
     def add(self, event: LogEvent) -> None:
         """Match a line against the catalogue and count it."""
-        found = _classify(event)
+        found = match_event(event)
         if found is None:
             return
         kind, values = found
-        key = _Key(kind.id, tuple(sorted(values.items())), event.boot)
+        key = _Key(kind, tuple(sorted(values.items())), event.boot)
         tally = self.tallies.get(key)
         if tally is None and len(self.tallies) >= _MOST_TALLIES:
             self.dropped += 1
             return
         if tally is None:
-            alike = self._alike.get((kind.id, event.boot), 0)
+            alike = self._alike.get((kind, event.boot), 0)
             if alike >= _MOST_ALIKE:
                 values = dict.fromkeys(values, _OTHERS)
-                key = _Key(kind.id, tuple(sorted(values.items())), event.boot)
-            self._alike[kind.id, event.boot] = alike + 1
+                key = _Key(kind, tuple(sorted(values.items())), event.boot)
+            self._alike[kind, event.boot] = alike + 1
             tally = self.tallies.setdefault(key, _Tally(values, self._path, event))
         tally.add(event)
 
@@ -171,20 +177,21 @@ def judge_logs(
 ) -> tuple[Finding, ...]:
     """Return what the logs' lines come to, in no order."""
     timelines = join_logs(logs)
-    merged: dict[tuple[str, tuple[tuple[str, str], ...], int], _Merged] = {}
+    merged: dict[_Key, _Merged] = {}
     most_boots = max((len(timeline.boots) for timeline in timelines), default=0)
     for number, timeline in enumerate(timelines):
         for path in timeline.offsets:
             for key, tally in collectors[path].tallies.items():
-                boot = timeline.from_end(path, key.boot)
-                merged.setdefault((key.kind, key.values, boot), _Merged()).add(number, tally)
+                from_end = key._replace(boot=timeline.from_end(path, key.boot))
+                merged.setdefault(from_end, _Merged()).add(number, tally)
     findings = [
-        _from_tallies(kind_of(kind), each, _boot_label(boot, most_boots), decision)._replace(
-            age=boot
+        replace(
+            _from_tallies(key.kind, each, _boot_label(key.boot, most_boots), decision),
+            age=key.boot,
         )
-        for (kind, _, boot), each in merged.items()
+        for key, each in merged.items()
     ]
-    last = {kind for kind, _, boot in merged if boot == 0}
+    last = {key.kind for key in merged if key.boot == 0}
     findings += _module_never_came(last, merged, decision, most_boots)
     return tuple(findings)
 
@@ -194,11 +201,11 @@ def _from_tallies(kind: Kind, merged: _Merged, boot: str, decision: Decision) ->
     values = dict(tallies[0].values)
     stack = tallies[0].stack
     no_tdx = decision.host.state in (HostState.OFF, HostState.GUEST)
-    if kind.id.startswith("stuck-") and no_tdx and stack is not None and not names_tdx(stack):
+    if kind in stuck.ROWS and no_tdx and stack is not None and not names_tdx(stack):
         # Without TDX it is another guest's memory, and not a TD's.
-        kind = kind_of("stuck-elsewhere")
+        kind = stuck.STUCK_ELSEWHERE
     severity = kind.severity
-    if kind.id == "machine-check":
+    if kind is MACHINE_CHECK:
         affected = decision.silicon.status is Silicon.AFFECTED
         values["erratum"] = (
             " on a CPU with tdx_pw_mce, which may be the erratum" if affected else ""
@@ -240,46 +247,26 @@ def _boot_label(from_end: int, boots: int) -> str:
     return f"boot {max(boots - from_end, 1)} of {boots}"
 
 
-_BROUGHT_UP = frozenset(
-    (
-        "module-initialized",
-        "module-init-failed",
-        "module-not-loaded",
-        "init-seamcall-failed",
-        "rbp-clobber",
-        "hibernation-blocks-tdx",
-        "too-few-keyids",
-        "module-details",
-        "out-of-tree-kernel",
-        "tdmr-limits",
-        "host-requirement-missing",
-        "virt-at-load-off",
-        "kvm-no-keyids",
-        "too-few-vcpus-per-td",
-    )
-)
-
-
 def _module_never_came(
-    last: set[str],
-    merged: Mapping[tuple[str, tuple[tuple[str, str], ...], int], _Merged],
+    last: set[Kind],
+    merged: Mapping[_Key, _Merged],
     decision: Decision,
     boots: int,
 ) -> list[Finding]:
-    if "tdx-on-in-bios" not in last or last & _BROUGHT_UP:
+    if TDX_ON_IN_BIOS not in last or any(kind.brings_up for kind in last):
         return []
     if decision.host.state is HostState.INITIALIZED:
         return []
-    kind = kind_of("bios-on-no-module")
+    kind = BIOS_ON_NO_MODULE
     lines = next(
-        each for (name, _, boot), each in merged.items() if name == "tdx-on-in-bios" and boot == 0
+        each for key, each in merged.items() if key.kind is TDX_ON_IN_BIOS and key.boot == 0
     )
     places = tuple(place for tally in lines.best()[0] for place in tally.places)
     return [
         Finding(
-            kind,
-            kind.severity,
-            kind.sentence,
+            kind=kind,
+            severity=kind.severity,
+            sentence=kind.sentence,
             boot=_boot_label(0, boots),
             places=places[:_MOST_PLACES],
         )
@@ -292,26 +279,29 @@ def judge_host(
     """Return what the host's facts come to; *found* is what its logs did."""
     findings: list[Finding] = []
 
-    def add(kind_id: str, because: str, *evidence: Evidence) -> None:
-        kind = kind_of(kind_id)
+    def add(kind: Kind, because: str, *evidence: Evidence) -> None:
         places = tuple(
             Place(piece.path, None, "", piece.observed)
             for piece in evidence
             if piece.observed not in ("", ABSENT)
         )
         sentence = kind.sentence.format(because=because)
-        findings.append(Finding(kind, kind.severity, sentence, places=places))
+        findings.append(
+            Finding(kind=kind, severity=kind.severity, sentence=sentence, places=places)
+        )
 
     identity = facts.identity
     match decision.posture:
         case Posture.CLEARS_NEEDLESSLY:
-            add("clears-needlessly", "", identity, facts.symbols.evidence, facts.release.evidence)
+            add(
+                host.CLEARS_NEEDLESSLY, "", identity, facts.symbols.evidence, facts.release.evidence
+            )
         case Posture.AT_RISK:
-            add("at-risk", "", identity, facts.pw_mce.evidence, facts.symbols.evidence)
+            add(host.AT_RISK, "", identity, facts.pw_mce.evidence, facts.symbols.evidence)
         case Posture.IDLE:
-            add("tdx-idle", decision.posture_because, identity, facts.tdx_host_platform.evidence)
+            add(host.TDX_IDLE, decision.posture_because, identity, facts.tdx_host_platform.evidence)
         case Posture.NOT_APPLICABLE:
-            add("not-a-tdx-host", decision.because, identity)
+            add(host.NOT_A_TDX_HOST, decision.because, identity)
         case _:
             pass
     if (
@@ -319,19 +309,19 @@ def judge_host(
         and facts.release.value is not None
         and decision.verdict is not Verdict.NOT_APPLICABLE
     ):
-        add("kernel-unknown", decision.kernel.because, facts.release.evidence)
+        add(host.KERNEL_UNKNOWN, decision.kernel.because, facts.release.evidence)
     if facts.kvm_parameter.value is False and decision.host.state is HostState.BIOS_ENABLED:
-        add("kvm-tdx-off", "", facts.kvm_parameter.evidence)
-    refused = any(finding.kind.id == "kexec-refused" for finding in found)
+        add(host.KVM_TDX_OFF, "", facts.kvm_parameter.evidence)
+    refused = any(finding.kind is KEXEC_REFUSED for finding in found)
     if decision.kernel.kexec is Kexec.REFUSED and not refused:
-        add("no-kdump", decision.kernel.kexec_because, facts.release.evidence, identity)
+        add(host.NO_KDUMP, decision.kernel.kexec_because, facts.release.evidence, identity)
     return tuple(findings)
 
 
 _SEVERITIES = tuple(Severity)
 
 
-_ORDER = {kind.id: number for number, kind in enumerate(CATALOGUE)}
+_ORDER = {kind: number for number, kind in enumerate(CATALOGUE)}
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -342,7 +332,7 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
             key=lambda finding: (
                 _SEVERITIES.index(finding.severity),
                 finding.age,
-                _ORDER[finding.kind.id],
+                _ORDER[finding.kind],
                 finding.sentence,
             ),
         )

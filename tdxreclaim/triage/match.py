@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import printable
-from tdxreclaim.tables.findings import CATALOGUE, Kind, kind_of
-from tdxreclaim.tables.seamcalls import name_leaf, name_status
-from tdxreclaim.triage.stacks import attribute
+from tdxreclaim.tables.beginnings import beginnings_of
+from tdxreclaim.tables.findings import CATALOGUE
+from tdxreclaim.tables.findings.bringup import TDX_ON_IN_BIOS
+from tdxreclaim.tables.findings.kind import Kind, Part
+from tdxreclaim.tables.seamcalls import RECLAIM, TEARDOWN, name_leaf, name_status
+from tdxreclaim.triage.stacks import attribute, is_teardown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,64 +20,87 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.logs.stack import LogEvent
 
 
-def _classify(event: LogEvent) -> tuple[Kind, Mapping[str, str]] | None:
-    if event.stack is not None:
-        where = attribute(event.stack)
-        why = {"hung task": "reported as hung", "soft lockup": "in a soft lockup"}.get(
-            event.stack.why, f"in {event.stack.why}"
-        )
-        return kind_of(where.kind), {
+class Match(NamedTuple):
+    """A row, and what the line says for the braces of its sentence."""
+
+    kind: Kind
+    values: Mapping[str, str]
+
+
+class _Matcher(NamedTuple):
+    begins: tuple[str, ...]
+    pattern: re.Pattern[str]
+    kind: Kind
+
+
+def match_event(event: LogEvent) -> Match | None:
+    """Return what a line, with the stack that follows it, is; ``None`` if no row is for it."""
+    if event.stack is None:
+        return match_message(event.text)
+    where = attribute(event.stack)
+    why = {"hung task": "reported as hung", "soft lockup": "in a soft lockup"}.get(
+        event.stack.why, f"in {event.stack.why}"
+    )
+    return Match(
+        where.kind,
+        {
             "task": printable(event.stack.task),
             "pid": str(event.stack.pid),
             "why": why,
             "function": where.function,
-        }
-    return _match(event.text)
+        },
+    )
 
 
 @lru_cache(maxsize=1024)
-def _match(text: str) -> tuple[Kind, Mapping[str, str]] | None:
-    """Match a message against the catalogue; a flood of one message is matched once."""
-    for prefixes, pattern, kind in _MATCHERS:
-        if text.startswith(prefixes) and (match := pattern.match(text)):
-            return kind, _values(kind, match)
+def match_message(text: str) -> Match | None:
+    """Return the row that a kernel message matches; a flood of one message is matched once."""
+    return next(iter(matches(text)), None)
+
+
+def matches(text: str) -> list[Match]:
+    """Return all rows that a kernel message matches: one at most, for all that is known."""
+    return [
+        Match(each.kind, _values(each.kind, match))
+        for each in _matchers()
+        if text.startswith(each.begins)
+        and (match := each.pattern.match(text))
+        and each.kind.part in (None, _part(match))
+    ]
+
+
+@cache
+def _matchers() -> tuple[_Matcher, ...]:
+    return tuple(
+        _Matcher(beginnings_of(kind.pattern), re.compile(kind.pattern), kind)
+        for kind in CATALOGUE
+        if kind.pattern is not None
+    )
+
+
+def _part(match: re.Match[str]) -> Part | None:
+    groups = match.groupdict()
+    if "leaf" in groups:
+        return _part_of_leaf(name_leaf(groups["leaf"]))
+    if "function" in groups:
+        return Part.TEARDOWN if is_teardown(groups["function"]) else Part.OTHER
     return None
+
+
+def _part_of_leaf(leaf: str) -> Part:
+    if leaf.startswith("TDH.SYS."):
+        return Part.BRING_UP
+    if leaf == RECLAIM:
+        return Part.RECLAIM
+    return Part.TEARDOWN if leaf in TEARDOWN else Part.OTHER
 
 
 def _values(kind: Kind, match: re.Match[str]) -> dict[str, str]:
     values = {name: printable(text) for name, text in match.groupdict().items() if text}
-    if kind.id == "tdx-on-in-bios":
+    if kind is TDX_ON_IN_BIOS:
         return {"keyids": str(int(values["last"]) - int(values["first"]))}
     if "leaf" in values:
         values["leaf"] = name_leaf(values["leaf"])
     if "status" in values:
         values["status"] = f"{values['status']} ({name_status(values['status'])})"
     return values
-
-
-# A cheap look before the patterns: what the message begins with.
-_FIRST_WORDS = {
-    "host-platform-unsupported": ("virt/tdx: ", "kvm_intel: "),
-    "host-requirement-missing": ("virt/tdx: ", "kvm_intel: "),
-    "package-offline": ("kvm_intel: ", "virt/tdx: ", "TDX ", "All "),
-    "tdp-mmu-needed": ("kvm_intel: ", "TDX "),
-    "reclaim-failed": ("SEAMCALL", "kvm_intel: "),
-    "teardown-seamcall-failed": ("SEAMCALL", "kvm_intel: "),
-    "seamcall-failed": ("SEAMCALL", "kvm_intel: "),
-    "hkid-leaked": ("kvm_intel: ", "tdh_"),
-}
-
-
-def _matcher(kind: Kind, pattern: str) -> tuple[tuple[str, ...], re.Pattern[str], Kind]:
-    words = _FIRST_WORDS.get(kind.id, (kind.sample.partition(" ")[0],))
-    if kind.sample.startswith("mce: "):
-        words = ("mce: ", "[Hardware")
-    return words, re.compile(pattern), kind
-
-
-_MATCHERS = tuple(_matcher(kind, kind.pattern) for kind in CATALOGUE if kind.pattern is not None)
-
-
-def match_message(text: str) -> tuple[Kind, Mapping[str, str]] | None:
-    """Return the row that a kernel message matches, with what it says."""
-    return _match(text)

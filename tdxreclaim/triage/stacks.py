@@ -8,8 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tdxreclaim.tables.findings.stuck import (
+    STUCK_CONTROL_PAGES,
+    STUCK_ELSEWHERE,
+    STUCK_GUEST_PAGES,
+    STUCK_HKID,
+    STUCK_ON_LOCK,
+)
+
 if TYPE_CHECKING:
     from tdxreclaim.facts.logs.stack import Stack
+    from tdxreclaim.tables.findings.kind import Kind
 
 # Functions that only one phase has.  kvm_tdp_mmu_unmap_gfn_range() and
 # tdp_mmu_zap_leafs() are not among them: ordinary guests go through them too.
@@ -81,15 +90,25 @@ _WAITS = (
 _TOP = 8
 
 
+# KVM's and the core's wrappers of the leaves come by many names.
+_TEARDOWN_BEGINS = ("tdx_reclaim_", "tdh_phymem_", "tdx_flush_vp", "tdx_hkid_free")
+
+
+def is_teardown(function: str) -> bool:
+    """Whether a function of TDX's code is a step of a teardown."""
+    steps = _GUEST_PAGES | _HKID | _CONTROL_PAGES
+    return function in steps or function.startswith(_TEARDOWN_BEGINS)
+
+
 def names_tdx(stack: Stack) -> bool:
     """Whether a function in it is TDX's own: guest_memfd is not TDX's alone."""
     return any(name.startswith(("tdx_", "__tdx_", "tdh_")) for name in stack.frames)
 
 
 class Attribution(NamedTuple):
-    """The catalogue's id for a stack, and the function that decided."""
+    """The row for a stack, and the function that decided."""
 
-    kind: str
+    kind: Kind
     function: str
 
 
@@ -106,17 +125,17 @@ def attribute(stack: Stack) -> Attribution:
             "",
         )
         if caller:
-            return Attribution("stuck-on-lock", caller)
+            return Attribution(STUCK_ON_LOCK, caller)
     for function in reversed(stack.frames):
         for kind, functions in (
-            ("stuck-guest-pages", _GUEST_PAGES),
-            ("stuck-hkid", _HKID),
-            ("stuck-control-pages", _CONTROL_PAGES),
+            (STUCK_GUEST_PAGES, _GUEST_PAGES),
+            (STUCK_HKID, _HKID),
+            (STUCK_CONTROL_PAGES, _CONTROL_PAGES),
         ):
             if function in functions:
                 return Attribution(kind, function)
     clears = next((f for f in stack.frames if f in _CLEARS), None)
     if clears:
-        return Attribution("stuck-guest-pages", clears)
+        return Attribution(STUCK_GUEST_PAGES, clears)
     named = next((f for f in stack.frames if not f.startswith(("__schedule", "schedule"))), "")
-    return Attribution("stuck-elsewhere", named or "a function that is not told")
+    return Attribution(STUCK_ELSEWHERE, named or "a function that is not told")

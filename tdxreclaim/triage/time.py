@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.estimate import Estimate, estimate
 from tdxreclaim.costs.scene import Scene, identified_cpu, set_scene
 from tdxreclaim.engine.plan import Action, Order, Phase
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.policy.model import Decision, HostState, Verdict
+from tdxreclaim.tables.findings.times import (
+    TIME_EXPECTED,
+    TIME_FITS,
+    TIME_NOT_RECLAIM,
+    TIME_TOO_LONG,
+    TIME_TOO_SHORT,
+    TIME_UNPROVEN,
+)
 from tdxreclaim.tables.kernels import Clearing
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:
     from tdxreclaim.costs.calibration import Calibration
+    from tdxreclaim.tables.findings.kind import Kind
 
 # Nobody said on what hardware the published times were taken.
 _LENIENCE_PERCENT = 25
@@ -23,8 +33,9 @@ _LENIENCE_PERCENT = 25
 _FEWEST_VCPUS, _MOST_VCPUS = 1, 64
 
 
-class Answer(NamedTuple):
-    """What an observation comes to; ``kind`` is a finding's id.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What an observation comes to; ``kind`` is its row in the catalogue.
 
     ``because`` says why no time could be estimated, if none could; the other
     fields are ``None`` then.  ``low`` and ``high`` are the estimates for the
@@ -32,7 +43,7 @@ class Answer(NamedTuple):
     are in what the calibration is of something else than was asked about.
     """
 
-    kind: str
+    kind: Kind
     because: str
     observed_ns: int | None
     memory_bytes: int
@@ -64,8 +75,14 @@ def judge_time(
     ]
     impossible = _no_td_can_run(decision)
     if impossible:
-        kind = "time-expected" if observed_ns is None else "time-not-reclaim"
-        return Answer(kind, impossible, observed_ns, memory_bytes, vcpus)
+        kind = TIME_EXPECTED if observed_ns is None else TIME_NOT_RECLAIM
+        return Answer(
+            kind=kind,
+            because=impossible,
+            observed_ns=observed_ns,
+            memory_bytes=memory_bytes,
+            vcpus=vcpus,
+        )
     scene = set_scene(decision, packages=1)
     estimates = [estimate(shape, scene.plan, scene.platform, calibration) for shape in shapes]
     expected = _around([each.total for each in estimates])
@@ -75,11 +92,11 @@ def judge_time(
         [estimate(shape, first.plan, first.platform, calibration).total for shape in shapes]
     )
     return Answer(
-        _compare(observed_ns, expected, main, memory_bytes),
-        "",
-        observed_ns,
-        memory_bytes,
-        vcpus,
+        kind=_compare(observed_ns, expected, main, memory_bytes),
+        because="",
+        observed_ns=observed_ns,
+        memory_bytes=memory_bytes,
+        vcpus=vcpus,
         expected=expected,
         scene=scene,
         estimate=main,
@@ -106,13 +123,13 @@ def _around(spans: list[Span]) -> Span:
     )
 
 
-def _compare(observed_ns: int | None, expected: Span, main: Estimate, memory_bytes: int) -> str:
+def _compare(observed_ns: int | None, expected: Span, main: Estimate, memory_bytes: int) -> Kind:
     if observed_ns is None:
-        return "time-expected"
+        return TIME_EXPECTED
     if observed_ns * 100 > expected.high_ns * (100 + _LENIENCE_PERCENT):
-        return "time-too-long"
+        return TIME_TOO_LONG
     if observed_ns * 100 < expected.low_ns * (100 - _LENIENCE_PERCENT):
-        return "time-too-short"
+        return TIME_TOO_SHORT
     if any(
         each.what == "memory_bytes"
         and each.timed_from is not None
@@ -120,8 +137,8 @@ def _compare(observed_ns: int | None, expected: Span, main: Estimate, memory_byt
         and memory_bytes < each.timed_from * 1000**3 // 1024**3
         for each in main.extrapolates
     ):
-        return "time-unproven"
-    return "time-fits"
+        return TIME_UNPROVEN
+    return TIME_FITS
 
 
 def shares(answer: Answer) -> dict[str, float]:

@@ -14,10 +14,12 @@ from tdxreclaim.facts.logs.line import _WORDS
 from tdxreclaim.facts.logs.scanner import LogScanner
 from tdxreclaim.facts.logs.stack import Stack
 from tdxreclaim.report.schemas import read_schema
-from tdxreclaim.tables.findings import CATALOGUE, Kind, Severity
+from tdxreclaim.tables.beginnings import beginnings, beginnings_of
+from tdxreclaim.tables.findings import CATALOGUE
+from tdxreclaim.tables.findings.kind import Kind, Severity
 from tdxreclaim.tables.seamcalls import name_leaf, name_status
 from tdxreclaim.tables.sources import Certainty
-from tdxreclaim.triage.match import _MATCHERS, match_message
+from tdxreclaim.triage.match import match_message, matches
 from tdxreclaim.triage.stacks import attribute, names_tdx
 
 if TYPE_CHECKING:
@@ -39,26 +41,86 @@ def test_every_row_is_whole(kind: Kind) -> None:
     row = kind
     assert row.citations
     assert all((row.sentence, row.meaning, row.advice, row.versions))
-    assert bool(row.pattern) == bool(row.sample)
+    assert bool(row.pattern) == bool(row.samples)
     assert row.certainty is not Certainty.UNVERIFIED, "an unverified row would be a flat statement"
     assert row.meaning.endswith(".")
     assert row.advice.endswith(".")
 
 
-@pytest.mark.parametrize("kind", [kind.id for kind in MATCHED])
-def test_a_sample_is_found_by_its_row_and_no_other(kind: str) -> None:
-    row = next(each for each in MATCHED if each.id == kind)
-    found = match_message(row.sample)
-    assert found is not None
-    assert found[0] is row
-    matching = [each.id for _, pattern, each in _MATCHERS if pattern.match(row.sample)]
-    assert matching == [kind]
+SAMPLES = [(kind.id, sample) for kind in MATCHED for sample in kind.samples]
 
 
-@pytest.mark.parametrize("kind", [kind.id for kind in MATCHED if kind.id != "not-killable"])
-def test_a_sample_is_found_in_a_log(kind: str) -> None:
-    row = next(each for each in MATCHED if each.id == kind)
-    for line in (f"[    1.0] {row.sample}", row.sample, f"Jun 24 11:07:17 h kernel: {row.sample}"):
+@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
+def test_a_sample_is_found_by_its_row_and_no_other(kind: str, sample: str) -> None:
+    assert [each.kind.id for each in matches(sample)] == [kind]
+
+
+PATTERNS = {kind.pattern: kind.id for kind in MATCHED if kind.pattern}
+
+
+def alternatives(pattern: str) -> list[tuple[int, int]]:
+    """Return where each alternative of a pattern begins and ends."""
+    found: list[tuple[int, int]] = []
+    begun: list[list[int]] = [[0]]
+    at = 0
+    while at <= len(pattern):
+        sign = pattern[at : at + 1]
+        if sign == "(":
+            opened = re.compile(r"\((?:\?(?:[:=!]|P<\w+>))?").match(pattern, at)
+            assert opened
+            at = opened.end()
+            begun.append([at])
+            continue
+        if sign in ("|", ")", ""):
+            begun[-1].append(at)
+        if sign in (")", ""):
+            starts = begun.pop()
+            if len(starts) > 2:
+                ends = [*(start - 1 for start in starts[1:-1]), starts[-1]]
+                found += zip(starts[:-1], ends, strict=True)
+        elif sign == "|":
+            begun[-1][-1] += 1
+        elif sign == "[":
+            at = re.compile(r"\[\^?\]?(?:[^\]\\]|\\.)*").match(pattern, at).end()  # type: ignore[union-attr]
+        at += 2 if sign == "\\" else 1
+    return found
+
+
+def test_alternatives_are_found() -> None:
+    pattern = r"a(?:b|c[|\])]\||(?P<d>e|f))?g"
+    assert [pattern[a:b] for a, b in alternatives(pattern)] == [
+        *("e", "f"),
+        *("b", r"c[|\])]\|", "(?P<d>e|f)"),
+    ]
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=PATTERNS.values())
+def test_every_alternative_of_a_pattern_has_a_sample(pattern: str) -> None:
+    samples = [sample for kind in MATCHED if kind.pattern == pattern for sample in kind.samples]
+
+    def spans(of: str) -> list[tuple[int, int] | None]:
+        return [match and match.span() for match in (re.match(of, each) for each in samples)]
+
+    assert None not in spans(pattern)
+    for begin, end in alternatives(pattern):
+        without = f"{pattern[:begin]}(?!){pattern[end:]}"
+        assert spans(without) != spans(pattern), pattern[begin:end]
+
+
+@pytest.mark.parametrize(("kind", "sample"), SAMPLES)
+def test_a_sample_begins_as_is_derived(kind: str, sample: str) -> None:
+    pattern = next(each.pattern for each in MATCHED if each.id == kind)
+    assert sample.startswith(beginnings_of(pattern or ""))
+    assert sample.startswith(beginnings())
+
+
+def test_no_pattern_begins_with_just_anything() -> None:
+    assert min(map(len, beginnings())) > 3
+
+
+@pytest.mark.parametrize("sample", [sample for kind, sample in SAMPLES if kind != "not-killable"])
+def test_a_sample_is_found_in_a_log(sample: str) -> None:
+    for line in (f"[    1.0] {sample}", sample, f"Jun 24 11:07:17 h kernel: {sample}"):
         events: list[object] = []
         scanner = LogScanner("log", events.append)
         scanner.feed(f"noise\n{line}\n".encode())
@@ -108,7 +170,7 @@ LINES = {
 @pytest.mark.parametrize(("line", "kind"), LINES.items())
 def test_lines(line: str, kind: str) -> None:
     found = match_message(line)
-    assert (found[0].id if found else "") == kind
+    assert (found.kind.id if found else "") == kind
 
 
 def test_leaves_and_statuses_have_names_in_both_old_and_new_spellings() -> None:
@@ -134,17 +196,17 @@ STACKS = {
 
 @pytest.mark.parametrize(("kind", "frames"), STACKS.items())
 def test_a_stack_is_put_down_to_its_phase(kind: str, frames: tuple[str, ...]) -> None:
-    assert attribute(Stack("qemu", 1, "hung task", 122, frames)).kind == kind
+    assert attribute(Stack("qemu", 1, "hung task", 122, frames)).kind.id == kind
 
 
 def test_a_clear_alone_is_most_likely_a_guest_page() -> None:
     stack = Stack("qemu", 1, "soft lockup", 26, ("tdx_clear_page",))
-    assert attribute(stack).kind == "stuck-guest-pages"
+    assert attribute(stack).kind.id == "stuck-guest-pages"
 
 
 def test_a_lock_of_somebody_else_is_elsewhere() -> None:
     stack = Stack("cat", 1, "hung task", 122, ("__schedule", "__mutex_lock", "ext4_file_write"))
-    assert attribute(stack).kind == "stuck-elsewhere"
+    assert attribute(stack).kind.id == "stuck-elsewhere"
 
 
 def test_many_alike_are_counted_together(run: RunTool, tmp_path: Path) -> None:
@@ -194,7 +256,7 @@ def test_the_version_is_in_the_document(run: RunTool) -> None:
 
 def test_an_ordinary_guests_stack_is_not_a_tds() -> None:
     ordinary = ("kvm_tdp_mmu_unmap_gfn_range", "kvm_mmu_notifier_invalidate_range_start")
-    assert attribute(Stack("qemu", 1, "hung task", 122, ordinary)).kind == "stuck-elsewhere"
+    assert attribute(Stack("qemu", 1, "hung task", 122, ordinary)).kind.id == "stuck-elsewhere"
     assert not names_tdx(Stack("qemu", 1, "hung task", 122, ("kvm_gmem_release",)))
     assert names_tdx(
         Stack("qemu", 1, "hung task", 122, ("tdh_mem_page_remove", "kvm_gmem_release"))

@@ -1,4 +1,4 @@
-"""Findings as JSON (``tdxreclaim.triage/2``), the catalogue too (``tdxreclaim.findings/2``)."""
+"""Findings as JSON (``tdxreclaim.triage/2``)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from tdxreclaim.report.document import dump, tool
 from tdxreclaim.triage.time import Answer, shares
 
 if TYPE_CHECKING:
-    from tdxreclaim.report.triage.triage import Triage
-    from tdxreclaim.tables.findings import Kind
+    from tdxreclaim.report.triage.summary import Triage
     from tdxreclaim.triage.judge import Finding
 
-TRIAGE_SCHEMA = "tdxreclaim.triage/2"
-
-
-FINDINGS_SCHEMA = "tdxreclaim.findings/2"
+SCHEMA = "tdxreclaim.triage/2"
 
 
 def render(triage: Triage) -> str:
@@ -23,7 +19,7 @@ def render(triage: Triage) -> str:
     decision = triage.decision
     return dump(
         {
-            "schema": TRIAGE_SCHEMA,
+            "schema": SCHEMA,
             "tool": tool(),
             "source": {"name": triage.source, "format": triage.form},
             "exit_status": int(triage.exit_status),
@@ -91,7 +87,7 @@ def _finding(finding: Finding) -> dict[str, object]:
 
 def _time(answer: Answer) -> dict[str, object]:
     return {
-        "finding": answer.kind,
+        "finding": answer.kind.id,
         "because": answer.because or None,
         "observed_ns": answer.observed_ns,
         "memory_bytes": answer.memory_bytes,
@@ -101,27 +97,3 @@ def _time(answer: Answer) -> dict[str, object]:
         "shares": {name: round(share, 4) for name, share in shares(answer).items()},
         "assumed": list(answer.scene.assumed) if answer.scene else [],
     }
-
-
-def render_catalogue(kinds: tuple[Kind, ...]) -> str:
-    """Return rows of the catalogue as one JSON object."""
-    return dump(
-        {
-            "schema": FINDINGS_SCHEMA,
-            "tool": tool(),
-            "findings": [
-                {
-                    "id": kind.id,
-                    "severity": kind.severity,
-                    "sentence": kind.sentence,
-                    "meaning": kind.meaning,
-                    "advice": kind.advice,
-                    "versions": kind.versions,
-                    "certainty": kind.certainty,
-                    "citations": [str(citation) for citation in kind.citations],
-                    "sample": kind.sample or None,
-                }
-                for kind in kinds
-            ],
-        }
-    )

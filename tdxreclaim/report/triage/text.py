@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdxreclaim.report.page import Page
-from tdxreclaim.report.triage.triage import Triage, log_line
-from tdxreclaim.tables.findings import Severity
+from tdxreclaim.report.triage.summary import Triage, log_line
+from tdxreclaim.tables.findings.kind import Severity
 
 if TYPE_CHECKING:
     from tdxreclaim.triage.judge import Finding, Place

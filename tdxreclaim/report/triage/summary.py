@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.policy.model import Decision, HostState
-from tdxreclaim.tables.findings import Severity, kind_of
+from tdxreclaim.tables.findings.kind import Severity
+from tdxreclaim.tables.findings.times import TIME_EXPECTED
 from tdxreclaim.triage.judge import Finding
 from tdxreclaim.triage.time import Answer, shares
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.logs.scanner import ScannedLog
 
 
-class Triage(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Triage:
     """The findings, worst first, and what was read for them."""
 
     findings: tuple[Finding, ...]
@@ -90,7 +93,7 @@ def log_line(log: ScannedLog) -> str:
 
 def time_finding(answer: Answer) -> Finding:
     """Return what the time comes to, with the shares and what would change it."""
-    kind = kind_of(answer.kind)
+    kind = answer.kind
     expected = answer.expected
     if expected is None:
         expectation = "not to be estimated"
@@ -99,13 +102,15 @@ def time_finding(answer: Answer) -> Finding:
     else:
         expectation = format_span(expected)
     observed = "" if answer.observed_ns is None else format_ns(answer.observed_ns)
-    if answer.kind == "time-expected" and expected is None:
+    if kind is TIME_EXPECTED and expected is None:
         sentence = f"no time can be expected: {answer.because}"
     else:
         sentence = kind.sentence.format(
             observed=observed, expected=expectation, because=answer.because
         )
-    return Finding(kind, kind.severity, sentence, details=tuple(_details(answer)))
+    return Finding(
+        kind=kind, severity=kind.severity, sentence=sentence, details=tuple(_details(answer))
+    )
 
 
 def _details(answer: Answer) -> list[str]:

@@ -1,0 +1,1 @@
+"""How the catalogue of findings is said."""
