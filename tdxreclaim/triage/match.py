@@ -11,7 +11,7 @@ from tdxreclaim.tables.beginnings import beginnings_of
 from tdxreclaim.tables.findings import CATALOGUE
 from tdxreclaim.tables.findings.bringup import TDX_ON_IN_BIOS
 from tdxreclaim.tables.findings.kind import Kind, Part
-from tdxreclaim.tables.seamcalls import RECLAIM, TEARDOWN, name_leaf, name_status
+from tdxreclaim.tables.seamcalls import Leaf, find_leaf, name_leaf, name_status
 from tdxreclaim.triage.stacks import attribute, is_teardown
 
 if TYPE_CHECKING:
@@ -81,18 +81,40 @@ def _matchers() -> tuple[_Matcher, ...]:
 def _part(match: re.Match[str]) -> Part | None:
     groups = match.groupdict()
     if "leaf" in groups:
-        return _part_of_leaf(name_leaf(groups["leaf"]))
+        return _part_of_leaf(groups["leaf"])
     if "function" in groups:
         return Part.TEARDOWN if is_teardown(groups["function"]) else Part.OTHER
     return None
 
 
-def _part_of_leaf(leaf: str) -> Part:
-    if leaf.startswith("TDH.SYS."):
-        return Part.BRING_UP
-    if leaf == RECLAIM:
+_TEARDOWN = frozenset(
+    (
+        Leaf.TDH_MEM_RANGE_BLOCK,
+        Leaf.TDH_MEM_TRACK,
+        Leaf.TDH_MEM_PAGE_REMOVE,
+        Leaf.TDH_PHYMEM_PAGE_WBINVD,
+        Leaf.TDH_VP_FLUSH,
+        Leaf.TDH_MNG_VPFLUSHDONE,
+        Leaf.TDH_PHYMEM_CACHE_WB,
+        Leaf.TDH_MNG_KEY_FREEID,
+    )
+)
+
+
+def read_leaf(text: str) -> Leaf | None:
+    """Return the leaf of a number (hex or decimal) or of its name in a macro, if it is known."""
+    if text[:1].isdigit():
+        return find_leaf(int(text, 0) if text[:2].lower() == "0x" else int(text))
+    return Leaf.__members__.get(text.upper().replace(".", "_"))
+
+
+def _part_of_leaf(text: str) -> Part:
+    leaf = read_leaf(text)
+    if leaf is Leaf.TDH_PHYMEM_PAGE_RECLAIM:
         return Part.RECLAIM
-    return Part.TEARDOWN if leaf in TEARDOWN else Part.OTHER
+    if leaf in _TEARDOWN:
+        return Part.TEARDOWN
+    return Part.BRING_UP if name_leaf(text).startswith("TDH.SYS.") else Part.OTHER
 
 
 def _values(kind: Kind, match: re.Match[str]) -> dict[str, str]:

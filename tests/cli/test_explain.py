@@ -15,12 +15,14 @@ from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
 from tdxreclaim.report.explain.topics import all_topics, find
 from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.errata import ERRATA
-from tdxreclaim.tables.findings import CATALOGUE, Kind
+from tdxreclaim.tables.findings import CATALOGUE
 from tdxreclaim.tables.glossary import WORDS
 from tdxreclaim.tables.kernels import Clearing, Kexec
 
 if TYPE_CHECKING:
     from conftest import RunTool
+
+    from tdxreclaim.tables.findings.kind import Kind
 
 HOSTS = Path(__file__).parents[1] / "hosts"
 VALUES = [*Verdict, *Posture, *Silicon, *HostState, *Clearing, *Kexec]

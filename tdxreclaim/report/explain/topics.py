@@ -102,8 +102,7 @@ def _findings() -> Iterator[Topic]:
 
     for kind in CATALOGUE:
         lines = [("severity", kind.severity), ("means", kind.meaning), ("do", kind.advice)]
-        if kind.sample:
-            lines.append(("line", kind.sample))
+        lines += [("line", sample) for sample in kind.samples]
         lines += [("versions", kind.versions), ("known", kind.certainty)]
         yield Topic(kind.id, "finding", tuple(lines), tuple(map(str, kind.citations)))
 
