@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.calibration import Beyond, Calibration, Point, Provenance, StepCost
-from tdxreclaim.engine.plan import Action
+from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import Span, format_size
 
 if TYPE_CHECKING:

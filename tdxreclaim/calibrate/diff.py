@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.engine.plan import Action
+from tdxreclaim.tables.teardown import Action
 
 if TYPE_CHECKING:
     from tdxreclaim.costs.calibration import Calibration, Provenance

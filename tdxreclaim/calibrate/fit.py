@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 from tdxreclaim.costs.calibration import Beyond, Calibration, Origin, Point, Provenance, StepCost
 from tdxreclaim.costs.estimate import estimate
 from tdxreclaim.engine.module import Platform
-from tdxreclaim.engine.plan import PLANS, Action, Order, Phase
+from tdxreclaim.engine.plan import PLANS, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import PAGE_BYTES, Span
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.calibration import Calibration, Provenance, StepCost
-from tdxreclaim.engine.plan import Action
+from tdxreclaim.tables.teardown import Action
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

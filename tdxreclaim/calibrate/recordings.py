@@ -24,14 +24,16 @@ from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.costs.calibration import Beyond, Calibration, Origin, Point, Provenance, StepCost
-from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.tables.kernels import FIRST_WITH_TDS, RUNS_TDS
+from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-_Series = tuple[int, int]
+    from tdxreclaim.tables.kernels import KernelRow, Version
+    from tdxreclaim.tables.teardown import Function
 
 
 class Traced(NamedTuple):
@@ -40,38 +42,36 @@ class Traced(NamedTuple):
     function: str
     action: Action | None
     """None: it holds steps, and tells the kernel."""
-    since: _Series = (6, 16)
-    until: _Series | None = None
+    since: Version
+    until: Version | None
+    """None: the newest release that is known has it."""
 
 
-# Source: linux 6.16.1 to 7.1.5 arch/x86/kvm/vmx/tdx.c and arch/x86/virt/vmx/tdx/tdx.c;
-# 4a72a6dc447d (7.2) for the end of tdx_quirk_reset_page().
-FUNCTIONS = (
-    Traced("tdh_mem_range_block", Action.BLOCK),
-    Traced("tdh_mem_track", Action.TRACK),
-    Traced("kvm_make_all_cpus_request", Action.KICK),
-    Traced("tdh_mem_page_remove", Action.REMOVE),
-    Traced("tdh_phymem_page_wbinvd_hkid", Action.WBINVD),
-    Traced("tdh_phymem_page_wbinvd_tdr", Action.WBINVD),
-    Traced("tdx_clear_page", Action.CLEAR, until=(6, 17)),
-    Traced("tdx_quirk_reset_page", Action.CLEAR, since=(6, 18), until=(7, 1)),
-    Traced("tdx_quirk_reset_paddr", Action.CLEAR, since=(6, 18)),
-    Traced("tdh_phymem_page_reclaim", Action.RECLAIM),
-    Traced("tdh_vp_flush", Action.VP_FLUSH),
-    Traced("tdh_mng_vpflushdone", Action.VPFLUSHDONE),
-    Traced("tdh_phymem_cache_wb", Action.CACHE_WB),
-    Traced("tdh_mng_key_freeid", Action.FREEID),
-    Traced("tdx_sept_zap_private_spte", None, until=(6, 18)),
-    Traced("tdx_sept_drop_private_spte", None, until=(6, 18)),
-    Traced("tdx_sept_remove_private_spte", None),
-    Traced("tdx_mmu_release_hkid", None),
-)
+def _traced() -> tuple[Traced, ...]:
+    """All that the kernel rows say is traced, each once."""
+    rows: dict[Function, list[KernelRow]] = {}
+    for row in RUNS_TDS:
+        for function in row.functions:
+            if function.traced:
+                rows.setdefault(function, []).append(row)
+    return tuple(
+        Traced(
+            function.name,
+            function.action,
+            since=having[0].first,
+            until=None if having[-1] is RUNS_TDS[-1] else having[-1].last,
+        )
+        for function, having in rows.items()
+    )
+
+
+FUNCTIONS = _traced()
 
 
 _BY_NAME = {each.function: each for each in FUNCTIONS}
 
 
-def functions_of(series: _Series) -> tuple[Traced, ...]:
+def functions_of(series: Version) -> tuple[Traced, ...]:
     """The functions that a release has."""
     return tuple(
         each
@@ -116,10 +116,10 @@ class Recording:
     """Those of the table that were seen."""
 
     @property
-    def kernels(self) -> tuple[_Series, _Series | None] | None:
+    def kernels(self) -> tuple[Version, Version | None] | None:
         """The releases that have all the functions seen; None: no release has."""
         seen = [_BY_NAME[name] for name in self.functions]
-        since = max((each.since for each in seen), default=(6, 16))
+        since = max((each.since for each in seen), default=FIRST_WITH_TDS)
         until = min((each.until for each in seen if each.until is not None), default=None)
         return None if until is not None and since > until else (since, until)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdxreclaim.costs.calibration import Calibration, Origin, Row
+    from tdxreclaim.tables.kernels import Version
 
 _NOT_STATED = "not stated"
 
@@ -233,13 +234,13 @@ def _strange_functions(recording: Any, kernel: str | None) -> tuple[str, ...]:  
     return ()
 
 
-def _series(kernel: str) -> tuple[int, int]:
-    import re
+def _series(kernel: str) -> Version:
+    from tdxreclaim.tables.kernels import release_series
 
-    match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", kernel, re.ASCII)
-    if match is None:
+    series = release_series(kernel)
+    if series is None:
         raise UsageError("--kernel", f"{kernel!r} is not a kernel release (6.17, 6.18.2-1.fc43)")
-    return int(match[1]), int(match[2])
+    return series
 
 
 def _origin(
@@ -412,12 +413,13 @@ def recipe(*, tool: str, kernel: str) -> None:
     """Print how to record a shutdown on a TDX host; nothing is run."""
     from tdxreclaim.calibrate.recordings import functions_of
     from tdxreclaim.report.calibrate import recipes
+    from tdxreclaim.tables.kernels import FIRST_WITH_TDS
 
     series = _series(kernel)
-    if series < (6, 16):
-        raise UsageError("--kernel", f"{kernel}: no release before 6.16 runs TDs")
+    if series < FIRST_WITH_TDS:
+        raise UsageError("--kernel", f"{kernel}: no release before {FIRST_WITH_TDS} runs TDs")
     functions = functions_of(series)
-    release = ".".join(map(str, series))
+    release = str(series)
     if tool == "ftrace":
         emit(recipes.render_ftrace(functions, release))
     else:

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from tdxreclaim.engine.faults import Injections
     from tdxreclaim.report.simulate.simulation import Simulation
 
-_COMPARABLE = ("6.17", "6.18", "7.2", "hkid-first")
-
-
 _DEFAULT_COMPARISON = "6.17,6.18,hkid-first"
 
 
@@ -70,7 +67,7 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
     metavar="KERNEL[,…]",
     default=_DEFAULT_COMPARISON,
     show_default=True,
-    help=f"The what-ifs: {', '.join(_COMPARABLE)}; all, none.",
+    help="The what-ifs: upstream releases (6.17), hkid-first; all, none.",
 )
 @click.option("--trace", metavar="N", default="0", help="Show the first N steps.")
 @click.option("--at-page", metavar="PFN", multiple=True, help="Show the life of one page.")
@@ -248,14 +245,18 @@ def _parse_faults(given: tuple[str, ...]) -> Injections:
 
 
 def _parse_comparison(text: str) -> tuple[str, ...]:
+    from tdxreclaim.costs.scene import COMPARABLE, find_comparable
+
     if text in ("all", "none"):
-        return _COMPARABLE if text == "all" else ()
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
-    for name in names:
-        if name not in _COMPARABLE:
-            known = ", ".join(_COMPARABLE)
-            raise UsageError("--compare", f"{name!r} is none of {known}, all, none")
-    return names
+        return tuple(COMPARABLE) if text == "all" else ()
+    names: dict[str, None] = {}
+    for name in map(str.strip, text.split(",")):
+        found = find_comparable(name)
+        if found is None:
+            known = "a release that runs TDs (6.17), hkid-first, all, none"
+            raise UsageError("--compare", f"{name!r} is none of {known}")
+        names[found] = None
+    return tuple(names)
 
 
 def _validation(record: Calibration, format_: str, *, width: int, color: bool) -> str:

@@ -24,18 +24,19 @@ cost to grow with vCPUs (see ``StepCost.at``).
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from tdxreclaim.tables.kernels import release_series
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tdxreclaim.engine.plan import Action, Clearing, Order
+    from tdxreclaim.engine.plan import Clearing, Order
+    from tdxreclaim.tables.teardown import Action
 
 
 SCHEMA = "tdxreclaim.calibration/1"
@@ -207,7 +208,7 @@ class Calibration:
         for each in self.sources or (self.itself,):
             if cpu is not None and each.cpu is not None and each.cpu != cpu:
                 said.append(f"calibration {each.name} is of CPU {each.cpu}, not of {cpu}")
-            ours, theirs = _series(kernel), _series(each.kernel)
+            ours, theirs = release_series(kernel), release_series(each.kernel)
             if ours is not None and theirs is not None and ours != theirs:
                 said.append(f"calibration {each.name} is of kernel {each.kernel}, not of {kernel}")
         return tuple(said)
@@ -226,9 +227,3 @@ class Calibration:
             for what, value in asked.items()
             if not timed[what] or not min(timed[what]) <= value <= max(timed[what])
         )
-
-
-def _series(kernel: str | None) -> str | None:
-    """``6.18`` of ``6.18.2-1.fc43``; None where a text does not begin with a release."""
-    match = re.match(r"\d+\.\d+", kernel or "", re.ASCII)
-    return match[0] if match else None

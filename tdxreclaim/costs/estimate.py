@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.engine.faults import NOTHING, Injections, busy_turns
 from tdxreclaim.engine.module import Platform
-from tdxreclaim.engine.plan import PLANS, Action, Order, Phase, Plan
+from tdxreclaim.engine.plan import PLAN_OF_ORDER, Order, Plan
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.tables.seamcalls import Leaf
+from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import ZERO, Span
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def validate(calibration: Calibration) -> tuple[Validation, ...]:
             row=row,
             emulated=estimate(
                 Shape(memory_bytes=row.memory_bytes, vcpus=row.vcpus),
-                _PLAN_FOR[row.order].with_clearing(row.clearing),
+                PLAN_OF_ORDER[row.order].with_clearing(row.clearing),
                 # Whether a row's CPU has the erratum only matters to a plan that asks.
                 Platform(erratum=False),
                 calibration,
@@ -219,9 +220,6 @@ def validate(calibration: Calibration) -> tuple[Validation, ...]:
         )
         for row in calibration.rows
     )
-
-
-_PLAN_FOR = {Order.UPSTREAM: PLANS["6.16"], Order.HKID_FIRST: PLANS["hkid-first"]}
 
 
 def _sum(steps: Iterable[StepBill]) -> Span:

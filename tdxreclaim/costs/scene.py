@@ -6,22 +6,38 @@ second table.  What the decision leaves open is assumed, and said.
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.costs.estimate import Estimate, estimate
 from tdxreclaim.engine.module import Platform
-from tdxreclaim.engine.plan import PLANS, Clearing, Order, Plan
+from tdxreclaim.engine.plan import HKID_FIRST, PLANS, Clearing, Order, Plan, plan_of
 from tdxreclaim.errors import UsageError
-from tdxreclaim.policy.model import Decision, Posture, Silicon, Verdict
+from tdxreclaim.policy.model import Decision, KernelFinding, Posture, Silicon, Verdict
+from tdxreclaim.tables.kernels import (
+    KERNELS,
+    RUNS_TDS,
+    find_kernel,
+    release_series,
+    spell_span,
+    upstream_version,
+)
 from tdxreclaim.tables.kernels import Clearing as KernelClearing
-from tdxreclaim.tables.kernels import Kexec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tdxreclaim.costs.calibration import Calibration
     from tdxreclaim.engine.shape import Shape
 
+
+def _first_plan(clearing: KernelClearing) -> Plan:
+    """The plan of the first releases that clear so."""
+    return PLANS[str(next(row.first for row in KERNELS if row.clearing is clearing))]
+
+
 # The plan for a kernel that is not known: what every release since 6.18 does.
-_DEFAULT_PLAN = "6.18"
+_DEFAULT_PLAN = _first_plan(KernelClearing.ON_ERRATUM)
 
 
 class Scene(NamedTuple):
@@ -65,7 +81,7 @@ def set_scene(
         plan = plan.with_clearing(Clearing.NEVER)
         assumed.append(f"nothing is cleared: {decision.posture_because}")
     if order is Order.HKID_FIRST:
-        plan = PLANS["hkid-first"].with_clearing(plan.clearing)
+        plan = HKID_FIRST.with_clearing(plan.clearing)
     if clearing is not None:
         plan = plan.with_clearing(clearing)
     return Scene(
@@ -117,32 +133,46 @@ def _plan(decision: Decision, assumed: list[str]) -> tuple[Plan, str]:
     kernel = decision.kernel
     name = kernel.release or "an unknown kernel"
     match kernel.clearing:
-        case KernelClearing.ALWAYS:
-            return PLANS["6.16"], name
-        case KernelClearing.ON_ERRATUM:
-            newest = kernel.kexec is Kexec.AFTER_DISABLE or name.startswith("7.2")
-            return PLANS["7.2" if newest else _DEFAULT_PLAN], name
+        case KernelClearing.ALWAYS | KernelClearing.ON_ERRATUM:
+            return _plan_of_kernel(kernel), name
         case KernelClearing.NO_TDX_HOST if decision.verdict is not Verdict.NOT_APPLICABLE:
             why = f"{name} cannot run TDs ({kernel.because}); name another release with --kernel"
             raise UsageError("kernel", why)
         case _:
             assumed.append(
-                f"{name} clears on the erratum alone, as {_DEFAULT_PLAN} and later do: what it "
+                f"{name} clears on the erratum alone, as {_DEFAULT_PLAN.name} and later do: what it "
                 "does is not known; name a release with --kernel"
             )
-            return PLANS[_DEFAULT_PLAN], name
+            return _DEFAULT_PLAN, name
 
 
-_HKID_FIRST = PLANS["hkid-first"].with_clearing(Clearing.ON_ERRATUM)
+def _plan_of_kernel(kernel: KernelFinding) -> Plan:
+    """The plan of the row whose code a kernel has; of the first that clears so, if not known."""
+    version = release_series(kernel.release)
+    plan = plan_of(version) if version else None
+    first = _first_plan(kernel.clearing)
+    return plan if plan is not None and plan.clearing is first.clearing else first
+
+
+def _comparable() -> Iterator[tuple[str, Plan, str]]:
+    compared = [row for row in RUNS_TDS if row.compared]
+    for row, following in zip_longest(compared, compared[1:]):
+        last = RUNS_TDS[-1] if following is None else RUNS_TDS[RUNS_TDS.index(following) - 1]
+        yield str(row.first), PLANS[str(row.first)], spell_span(row.first, last.last)
+    yield HKID_FIRST.name, HKID_FIRST.with_clearing(Clearing.ON_ERRATUM), "HKID first (no release)"
 
 
 # What can be compared, and how it is called.
-COMPARABLE = {
-    "6.17": (PLANS["6.16"], "6.16 and 6.17"),
-    "6.18": (PLANS["6.18"], "6.18 to 7.1"),
-    "7.2": (PLANS["7.2"], "7.2"),
-    "hkid-first": (_HKID_FIRST, "HKID first (no release)"),
-}
+COMPARABLE = {name: (plan, label) for name, plan, label in _comparable()}
+
+
+def find_comparable(name: str) -> str | None:
+    """Return which of `COMPARABLE` an upstream release, or its own name, means; None if none."""
+    version = upstream_version(name)
+    if version is None or find_kernel(version) is None:
+        return name if name in COMPARABLE else None
+    earlier = [str(row.first) for row in RUNS_TDS if row.compared and row.first <= version]
+    return earlier[-1] if earlier else None
 
 
 def compare(
@@ -176,4 +206,5 @@ def compare(
 
 
 def _same(one: Plan, other: Plan) -> bool:
-    return (one.name, one.clearing) == (other.name, other.clearing)
+    """Whether both take the same time."""
+    return (one.stages, one.clearing) == (other.stages, other.clearing)

@@ -158,6 +158,4 @@ def _notes(plan: Plan, injections: Injections) -> tuple[str, ...]:
         said.append("busy has no effect: nothing contends for a page once the HKID is free")
     if plan.order is Order.HKID_FIRST and injections.fatal:
         said.append("fatal has no effect: a FATAL TD allows every leaf of this order")
-    if plan.finds_poisoned_page is None:
-        said.append("whether this kernel marks poisoned pages is not verified")
     return tuple(said)

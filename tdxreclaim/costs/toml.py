@@ -19,8 +19,9 @@ from tdxreclaim.costs.calibration import (
     Row,
     StepCost,
 )
-from tdxreclaim.engine.plan import Action, Clearing, Order
+from tdxreclaim.engine.plan import Clearing, Order
 from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import PAGE_BYTES, Span, format_size
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ A ``Plan`` is a sequence of stages; a stage does its steps to each thing in
 its scope (each guest page, each vCPU, the TD).  Nothing here acts:
 ``host.Host`` performs a plan, ``cost`` prices one.
 
-To add a plan, add it to ``PLANS`` with the kernels it stands for.  A kernel
-that differs only in names, or in when it clears, shares its stages.
+Every row of ``tables.kernels`` whose KVM runs TDs has a plan, made from it.
 
 Sources: Linux 6.16.1, 6.17.0, 6.18.2, 6.19, 7.0 and 7.1.5 ``arch/x86/kvm/vmx/tdx.c``
 and ``arch/x86/virt/vmx/tdx/tdx.c``; RFC 20250313181629.17764-1-adrian.hunter@intel.com
@@ -19,8 +18,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.truth import Key
-from tdxreclaim.tables.seamcalls import Leaf
+from tdxreclaim.tables import kernels
+from tdxreclaim.tables.kernels import FailedPage, KernelRow
 from tdxreclaim.tables.sources import Certainty
+from tdxreclaim.tables.teardown import Action, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,19 +45,7 @@ class Order(StrEnum):
 
     UPSTREAM = "upstream"
     HKID_FIRST = "hkid-first"
-    """In no release up to 7.1.5; emulation only."""
-
-
-class Phase(StrEnum):
-    """Parts of a teardown, named as the facts name them; A dominates."""
-
-    BEFORE = "before"
-    """Faults put in before the teardown starts; takes no time."""
-    GUEST_PAGES = "A"
-    HKID = "B"
-    CONTROL_PAGES = "C"
-    REUSE = "reuse"
-    """The host uses the memory again; takes no time of the teardown."""
+    """In no release; emulation only."""
 
 
 class Scope(StrEnum):
@@ -71,54 +60,6 @@ class Scope(StrEnum):
     SEPT_PAGE = "Secure-EPT page"
     TDCS_PAGE = "TDCS page"
     TDR = "TDR"
-
-
-class Action(StrEnum):
-    """A step; what is priced and counted."""
-
-    BLOCK = "block"
-    TRACK = "track"
-    KICK = "kick"
-    """``kvm_make_all_cpus_request(OUTSIDE_GUEST_MODE)``: walks every vCPU."""
-    REMOVE = "remove"
-    WBINVD = "wbinvd"
-    CLEAR = "clear"
-    """64 times MOVDIR64B and an MFENCE."""
-    RECLAIM = "reclaim"
-    VP_FLUSH = "vp_flush"
-    VPFLUSHDONE = "vpflushdone"
-    CACHE_WB = "cache_wb"
-    """On one CPU a package, the packages in parallel: priced once a round."""
-    FREEID = "freeid"
-
-    @property
-    def leaf(self) -> Leaf | None:
-        """The SEAMCALL leaf, or None where the host acts without the module."""
-        return _LEAVES.get(self)
-
-    @property
-    def label(self) -> str:
-        """How prose spells it.
-
-        >>> Action.REMOVE.label, Action.KICK.label
-        ('TDH.MEM.PAGE.REMOVE', 'kick vCPUs')
-        """
-        if self.leaf is not None:
-            return self.leaf.spelling
-        return "kick vCPUs" if self is Action.KICK else "clear (MOVDIR64B)"
-
-
-_LEAVES = {
-    Action.BLOCK: Leaf.TDH_MEM_RANGE_BLOCK,
-    Action.TRACK: Leaf.TDH_MEM_TRACK,
-    Action.REMOVE: Leaf.TDH_MEM_PAGE_REMOVE,
-    Action.WBINVD: Leaf.TDH_PHYMEM_PAGE_WBINVD,
-    Action.RECLAIM: Leaf.TDH_PHYMEM_PAGE_RECLAIM,
-    Action.VP_FLUSH: Leaf.TDH_VP_FLUSH,
-    Action.VPFLUSHDONE: Leaf.TDH_MNG_VPFLUSHDONE,
-    Action.CACHE_WB: Leaf.TDH_PHYMEM_CACHE_WB,
-    Action.FREEID: Leaf.TDH_MNG_KEY_FREEID,
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,13 +93,20 @@ class Plan:
     clearing: Clearing
     kernels: str
     """Releases it stands for, for people."""
-    released: bool
-    """Whether a release has this order; False: emulation only."""
-    finds_poisoned_page: bool | None
-    """Whether the machine check handler masks the KeyID out of MCi_ADDR; None: not known."""
+    row: KernelRow | None
+    """The releases that do it so; None: no release does, emulation only."""
+    finds_poisoned_page: bool
+    """Whether the machine check handler masks the KeyID out of MCi_ADDR."""
+    failed_page: FailedPage
+    """What becomes of a guest page whose BLOCK, REMOVE or WBINVD failed."""
     stages: tuple[Stage, ...]
     note: str
     certainty: Certainty = Certainty.VERIFIED
+
+    @property
+    def released(self) -> bool:
+        """Whether a release has this order."""
+        return self.row is not None
 
     def with_clearing(self, clearing: Clearing) -> Plan:
         """The same plan, clearing at another time."""
@@ -271,52 +219,51 @@ _RECLAIM_CONTROL = (
 _UPSTREAM = (_REMOVE_PAGES, *_RELEASE_HKID, *_RECLAIM_CONTROL)
 
 
-PLANS = {
-    plan.name: plan
-    for plan in (
-        Plan(
-            name="6.16",
-            order=Order.UPSTREAM,
-            clearing=Clearing.ALWAYS,
-            kernels="6.16 and 6.17",
-            released=True,
-            finds_poisoned_page=False,
-            stages=_UPSTREAM,
-            note="clears every page on every CPU",
-        ),
-        Plan(
-            name="6.18",
-            order=Order.UPSTREAM,
-            clearing=Clearing.ON_ERRATUM,
-            kernels="6.18 to 7.1",
-            released=True,
-            finds_poisoned_page=False,
-            stages=_UPSTREAM,
-            note="clears only where the CPU has tdx_pw_mce (01fb93a363e0)",
-        ),
-        Plan(
-            name="7.2",
-            order=Order.UPSTREAM,
-            clearing=Clearing.ON_ERRATUM,
-            kernels="7.2",
-            released=True,
-            # Whether 7.2 has "x86/mce: Fix missing address mask" is not verified.
-            finds_poisoned_page=None,
-            stages=_UPSTREAM,
-            note="as 6.18; known from push lists and single files, not from a whole tree",
-            certainty=Certainty.INFERRED,
-        ),
-        Plan(
-            name="hkid-first",
-            order=Order.HKID_FIRST,
-            # Its published times were taken in March 2025, before any kernel skipped.
-            clearing=Clearing.ALWAYS,
-            kernels="none",
-            released=False,
-            finds_poisoned_page=False,
-            stages=(*_RELEASE_HKID, _RECLAIM_PAGES, *_RECLAIM_CONTROL),
-            note="in no release up to 7.1.5 (KVM_TDX_TERMINATE_VM was dropped); emulation only",
-        ),
+def _plan_of(row: KernelRow) -> Plan:
+    """The plan of a kernel row: what differs between releases is the row's."""
+    return Plan(
+        name=str(row.first),
+        order=Order.UPSTREAM,
+        clearing=_CLEARING[row.clearing],
+        kernels=row.span,
+        row=row,
+        finds_poisoned_page=row.masks_mce_address,
+        failed_page=row.failed_page or FailedPage.LEAKED,
+        stages=_UPSTREAM,
+        note=row.summary,
+        certainty=row.certainty,
     )
+
+
+_CLEARING = {
+    kernels.Clearing.ALWAYS: Clearing.ALWAYS,
+    kernels.Clearing.ON_ERRATUM: Clearing.ON_ERRATUM,
 }
-"""The plans by name."""
+
+
+HKID_FIRST = Plan(
+    name="hkid-first",
+    order=Order.HKID_FIRST,
+    # Its published times were taken in March 2025, before any kernel skipped.
+    clearing=Clearing.ALWAYS,
+    kernels="none",
+    row=None,
+    finds_poisoned_page=False,
+    failed_page=FailedPage.LEAKED,
+    stages=(*_RELEASE_HKID, _RECLAIM_PAGES, *_RECLAIM_CONTROL),
+    note="in no release (KVM_TDX_TERMINATE_VM was dropped); emulation only",
+)
+
+
+PLANS = {plan.name: plan for plan in (*map(_plan_of, kernels.RUNS_TDS), HKID_FIRST)}
+"""The plans by name: the first release of their kernels, and ``hkid-first``."""
+
+
+PLAN_OF_ORDER = {Order.UPSTREAM: PLANS[str(kernels.FIRST_WITH_TDS)], Order.HKID_FIRST: HKID_FIRST}
+"""A plan of each order, for whoever says the clearing himself."""
+
+
+def plan_of(release: kernels.Version) -> Plan | None:
+    """The plan of an upstream release, None if its row has none or there is no row."""
+    row = kernels.find_kernel(release)
+    return next((plan for plan in PLANS.values() if row is not None and plan.row is row), None)

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tdxreclaim.engine.plan import Action, Phase, Scope
+    from tdxreclaim.engine.plan import Scope
     from tdxreclaim.engine.states import Line, Page
     from tdxreclaim.engine.truth import Op, Seen
     from tdxreclaim.tables.seamcalls import Reply
+    from tdxreclaim.tables.teardown import Action, Phase
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

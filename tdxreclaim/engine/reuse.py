@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.engine.faults import TICK_EVERY
 from tdxreclaim.engine.module import Actor, Machine, MachineCheck, Platform
-from tdxreclaim.engine.plan import Phase, Plan
 from tdxreclaim.engine.recorder import Event, Recorder
 from tdxreclaim.engine.states import (
     LINE_MASK,
@@ -26,9 +25,12 @@ from tdxreclaim.engine.states import (
     Use,
 )
 from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen, tables
+from tdxreclaim.tables.teardown import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+    from tdxreclaim.engine.plan import Plan
 
 
 class Hazard(StrEnum):
@@ -49,13 +51,12 @@ class Mark(Enum):
     MARKED = "marked HWPoison"
     NOT_FOUND = "not marked: the address has the KeyID in it, and no page is there"
     NOT_TRIED = "not marked: without SEAM_NR the kernel cannot tell that a TD was hit"
-    UNKNOWN = "not known: whether this kernel masks the address is not verified"
 
 
 def mark(check: MachineCheck, platform: Platform, plan: Plan) -> Mark:
     """Whether the page that *check* hit is marked, so that nobody gets it again.
 
-    Linux 6.16 to 7.1.5 looks for the page at MCi_ADDR unmasked, and for an
+    Linux 6.16 to 7.3.4 looks for the page at MCi_ADDR unmasked, and for an
     error under a private HKID that address has the KeyID in its upper bits;
     the fix (20250819162436.137625-2-adrian.hunter@intel.com) is in none of them.
     """
@@ -63,15 +64,7 @@ def mark(check: MachineCheck, platform: Platform, plan: Plan) -> Mark:
         return Mark.MARKED
     if not platform.seam_nr:
         return Mark.NOT_TRIED
-    match plan.finds_poisoned_page:
-        case None:
-            return Mark.UNKNOWN
-        case True:
-            return Mark.MARKED
-        case False:
-            return Mark.NOT_FOUND
-        case _:
-            assert_never(plan.finds_poisoned_page)
+    return Mark.MARKED if plan.finds_poisoned_page else Mark.NOT_FOUND
 
 
 class Aftermath:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from tdxreclaim.engine.build import initial_page
 from tdxreclaim.engine.module import Actor, Machine, Platform
 from tdxreclaim.engine.pages import PageStore
-from tdxreclaim.engine.plan import PLANS, Action
+from tdxreclaim.engine.plan import PLANS
 from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.states import PAGES, Dirty, Health, Line, PageType, SeptEntry, Use
@@ -20,12 +20,12 @@ from tdxreclaim.engine.truth import Key, Op, Seen, tables
 from tdxreclaim.tables.modulechecks import CHECKS
 from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 from tdxreclaim.tables.sources import Certainty
+from tdxreclaim.tables.teardown import Action
 
 _MARK_CERTAINTY = {
     Mark.MARKED: Certainty.INFERRED,
     Mark.NOT_FOUND: Certainty.VERIFIED,
     Mark.NOT_TRIED: Certainty.INFERRED,
-    Mark.UNKNOWN: Certainty.UNVERIFIED,
 }
 
 

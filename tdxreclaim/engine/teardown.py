@@ -17,11 +17,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.engine.plan import Action, Phase, Plan, Scope, Stage, Step
+from tdxreclaim.engine.plan import Plan, Scope, Stage, Step
 from tdxreclaim.engine.recorder import Event, Recorder
 from tdxreclaim.engine.states import PAGES, KeyIdState
 from tdxreclaim.engine.truth import Key, Op
 from tdxreclaim.tables.seamcalls import SUCCESS, Reply, Status
+from tdxreclaim.tables.teardown import Action, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

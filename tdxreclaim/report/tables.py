@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.tables.cpus import CPUS, CpuModel, find_cpu, find_cpu_by_name
 from tdxreclaim.tables.errata import ERRATA, Erratum
-from tdxreclaim.tables.kernels import KERNELS, KernelRow, Version, find_kernel, upstream_version
+from tdxreclaim.tables.kernels import (
+    KERNELS,
+    FailedPage,
+    KernelRow,
+    Version,
+    find_kernel,
+    upstream_version,
+)
 
 if TYPE_CHECKING:
     from tdxreclaim.report.page import Page
@@ -95,8 +102,10 @@ def render_json(tables: Tables) -> str:
                     "kexec": row.kexec,
                     "kexec_certainty": row.kexec_certainty,
                     "kexec_summary": row.kexec_summary,
+                    "failed_page": row.failed_page,
                     "symbols": list(row.symbols),
-                    "citations": cited(row.citations),
+                    "functions": [function.name for function in row.functions],
+                    "citations": cited(_sources_of(row)),
                 }
                 for row in tables.kernels
             ],
@@ -133,12 +142,14 @@ def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
     if tables.kernels:
         page.paragraph("Kernels (upstream releases)", "bold")
     for row in tables.kernels:
-        page.paragraph(f"{_span(row)}  {row.clearing} ({row.certainty})", first="  ", indent=4)
+        page.paragraph(f"{row.span}  {row.clearing} ({row.certainty})", first="  ", indent=4)
         page.labelled("", row.summary)
         page.labelled("", f"kexec: {row.kexec} ({row.kexec_certainty}): {row.kexec_summary}")
+        if row.failed_page:
+            page.labelled("", f"a page whose removal fails: {_FAILED[row.failed_page]}")
         if row.symbols:
             page.labelled("", f"symbols: {', '.join(row.symbols)}")
-        _sources(page, row.citations)
+        _sources(page, _sources_of(row))
     return page.text().rstrip("\n") + "\n"
 
 
@@ -147,7 +158,12 @@ def _sources(page: Page, citations: tuple[Citation, ...]) -> None:
         page.labelled("", f"source: {citation}")
 
 
-def _span(row: KernelRow) -> str:
-    if row.first == Version(0, 0):
-        return f"up to {row.last}"
-    return str(row.first) if row.first == row.last else f"{row.first} to {row.last}"
+def _sources_of(row: KernelRow) -> tuple[Citation, ...]:
+    failed = row.failed_page_citation
+    return row.citations if failed is None else (*row.citations, failed)
+
+
+_FAILED = {
+    FailedPage.LEAKED: "leaks until the next reboot",
+    FailedPage.HANDED_BACK: "is handed back, not cleared and still the TD's",
+}

@@ -6,10 +6,13 @@ and a line to tests/policy/test_decide.py.  The rows are disjoint and without ga
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from tdxreclaim.tables.sources import Certainty, Citation
+from tdxreclaim.tables.teardown import COMMON_FUNCTIONS, Function, clears, removes
 
 
 class Clearing(StrEnum):
@@ -42,25 +45,64 @@ class Version(NamedTuple):
         return f"{self.major}.{self.minor}"
 
 
-class KernelRow(NamedTuple):
-    """A span of upstream releases that behave alike.
+def spell_span(first: Version, last: Version) -> str:
+    """Return releases in words.
 
-    ``first`` and ``last`` belong to it.  ``kexec`` is what an affected CPU
-    with TDX on in the BIOS gets; what is not affected may use kexec where the
-    row is not ``NOT_BUILT``.  ``symbols`` are functions that this generation
-    has in /proc/kallsyms.
+    >>> spell_span(Version(6, 16), Version(6, 17)), spell_span(Version(6, 18), Version(7, 1))
+    ('6.16 and 6.17', '6.18 to 7.1')
     """
+    if first == Version(0, 0):
+        return f"up to {last}"
+    if first == last:
+        return str(first)
+    return f"{first} {'and' if last == (first.major, first.minor + 1) else 'to'} {last}"
+
+
+class FailedPage(StrEnum):
+    """What becomes of a guest page whose BLOCK, REMOVE or WBINVD failed."""
+
+    LEAKED = "leaked"
+    """KVM keeps a reference: nobody gets the page before a reboot."""
+    HANDED_BACK = "handed-back"
+    """It goes back to the allocator, not cleared and still the TD's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelRow:
+    """A span of upstream releases that behave alike, and all that is known of them."""
 
     first: Version
     last: Version
+    """The last release of it; both belong to the row."""
     clearing: Clearing
     certainty: Certainty
     summary: str
+    failed_page: FailedPage | None = None
+    """None where KVM runs no TD."""
+    failed_page_citation: Citation | None = None
+    compared: bool = False
+    """Whether `simulate --compare` offers it; one that is not takes as long as the row before."""
+    masks_mce_address: bool = False
+    """Whether a machine check under a private KeyID finds its page: KeyID bits masked out."""
     kexec: Kexec
+    """What an affected CPU with TDX on in the BIOS gets; others may use kexec unless NOT_BUILT."""
     kexec_certainty: Certainty
     kexec_summary: str
-    symbols: tuple[str, ...]
+    symbols: tuple[str, ...] = ()
+    """Functions in /proc/kallsyms that tell this generation from others."""
+    functions: tuple[Function, ...] = ()
+    """What its traces and stacks show of a teardown; empty where KVM runs no TD."""
     citations: tuple[Citation, ...]
+
+    @property
+    def runs_tds(self) -> bool:
+        """Whether its KVM can run, and so tear down, TDs."""
+        return self.failed_page is not None
+
+    @property
+    def span(self) -> str:
+        """``6.18``, ``6.16 and 6.17``; ``up to 6.7`` for the first row."""
+        return spell_span(self.first, self.last)
 
 
 _SKIP = Citation(
@@ -100,6 +142,31 @@ _REFUSED = (
 )
 
 
+_ON_ERRATUM = "a reclaimed page is cleared only on a CPU with tdx_pw_mce"
+
+
+_PINNED = Citation(
+    "linux v6.16.1, v6.18.2", "arch/x86/kvm/vmx/tdx.c: get_page() at mapping, tdx_unpin()"
+)
+
+
+_NO_PIN = Citation(
+    "linux v6.19",
+    'commit ce7b5695397b ("KVM: TDX: Drop superfluous page pinning in S-EPT management")',
+)
+
+
+_ZAP_AND_DROP = (
+    removes("tdx_sept_remove_private_spte"),
+    removes("tdx_sept_zap_private_spte"),
+    removes("tdx_sept_drop_private_spte"),
+)
+
+
+# The first calls the second.
+_RESETS = (clears("tdx_quirk_reset_page"), clears("tdx_quirk_reset_paddr"))
+
+
 KERNELS = (
     KernelRow(
         first=Version(0, 0),
@@ -111,7 +178,6 @@ KERNELS = (
         # In which release the core of TDX host support came is not verified.
         kexec_certainty=Certainty.UNVERIFIED,
         kexec_summary="a kernel before TDX host support, where the erratum plays no part",
-        symbols=(),
         citations=(_FIRST_KVM,),
     ),
     KernelRow(
@@ -123,7 +189,6 @@ KERNELS = (
         kexec=Kexec.NOT_BUILT,
         kexec_certainty=Certainty.INFERRED,
         kexec_summary=_NOT_BUILT,
-        symbols=(),
         citations=(_FIRST_KVM,),
     ),
     KernelRow(
@@ -132,10 +197,14 @@ KERNELS = (
         clearing=Clearing.ALWAYS,
         certainty=Certainty.VERIFIED,
         summary="every reclaimed page is cleared, on every CPU",
+        failed_page=FailedPage.LEAKED,
+        failed_page_citation=_PINNED,
+        compared=True,
         kexec=Kexec.NOT_BUILT,
         kexec_certainty=Certainty.VERIFIED,
         kexec_summary=_NOT_BUILT,
         symbols=("tdx_clear_page", "reset_tdx_pages"),
+        functions=(*COMMON_FUNCTIONS, *_ZAP_AND_DROP, clears("tdx_clear_page")),
         citations=(
             Citation("linux v6.16.1, v6.17.0", "arch/x86/kvm/vmx/tdx.c, tdx_clear_page()"),
             _KCONFIG,
@@ -143,14 +212,33 @@ KERNELS = (
     ),
     KernelRow(
         first=Version(6, 18),
-        last=Version(7, 1),
+        last=Version(6, 18),
         clearing=Clearing.ON_ERRATUM,
         certainty=Certainty.VERIFIED,
-        summary="a reclaimed page is cleared only on a CPU with tdx_pw_mce",
+        summary=_ON_ERRATUM,
+        failed_page=FailedPage.LEAKED,
+        failed_page_citation=_PINNED,
+        compared=True,
         kexec=Kexec.REFUSED,
         kexec_certainty=Certainty.VERIFIED,
         kexec_summary=_REFUSED,
         symbols=("tdx_quirk_reset_page", "tdx_quirk_reset_paddr"),
+        functions=(*COMMON_FUNCTIONS, *_ZAP_AND_DROP, *_RESETS),
+        citations=(_SKIP, _KEXEC_REFUSED),
+    ),
+    KernelRow(
+        first=Version(6, 19),
+        last=Version(7, 1),
+        clearing=Clearing.ON_ERRATUM,
+        certainty=Certainty.VERIFIED,
+        summary=_ON_ERRATUM,
+        failed_page=FailedPage.HANDED_BACK,
+        failed_page_citation=_NO_PIN,
+        kexec=Kexec.REFUSED,
+        kexec_certainty=Certainty.VERIFIED,
+        kexec_summary=_REFUSED,
+        symbols=("tdx_quirk_reset_page", "tdx_quirk_reset_paddr"),
+        functions=(*COMMON_FUNCTIONS, removes("tdx_sept_remove_private_spte"), *_RESETS),
         citations=(_SKIP, _KEXEC_REFUSED),
     ),
     KernelRow(
@@ -158,7 +246,9 @@ KERNELS = (
         last=Version(7, 2),
         clearing=Clearing.ON_ERRATUM,
         certainty=Certainty.INFERRED,
-        summary="a reclaimed page is cleared only on a CPU with tdx_pw_mce",
+        summary=_ON_ERRATUM,
+        failed_page=FailedPage.HANDED_BACK,
+        failed_page_citation=_NO_PIN,
         kexec=Kexec.AFTER_DISABLE,
         kexec_certainty=Certainty.INFERRED,
         kexec_summary=(
@@ -167,6 +257,11 @@ KERNELS = (
             "module poison may be left behind"
         ),
         symbols=("tdx_quirk_reset_paddr", "tdx_sys_disable"),
+        functions=(
+            *COMMON_FUNCTIONS,
+            removes("tdx_sept_remove_private_spte"),
+            clears("tdx_quirk_reset_paddr"),
+        ),
         citations=(_SKIP, _DROP_PAGE, _KEXEC_ALLOWED),
     ),
 )
@@ -187,12 +282,40 @@ def upstream_version(release: str) -> Version | None:
         return None
     if dash and not (candidate.startswith("rc") and candidate[2:].isdigit()):
         return None
-    return Version(int(parts[0]), int(parts[1]))
+    version = Version(int(parts[0]), int(parts[1]))
+    return None if version.minor > _LAST_MINOR.get(version.major, _MOST) else version
 
 
 _DIGITS = 5
 
 
+# 6.19 was the last of its series: no kernel.org release is called 6.20.
+_LAST_MINOR = {3: 19, 4: 20, 5: 19, 6: 19}
+
+
+_MOST = 10**_DIGITS
+
+
+def release_series(release: str | None) -> Version | None:
+    """Return the series that a release string names first, whoever built it; ``None`` if none.
+
+    >>> release_series("6.18.2-1.fc43"), release_series("the kernel")
+    (Version(major=6, minor=18), None)
+    """
+    match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", release or "", re.ASCII)
+    return Version(int(match[1]), int(match[2])) if match else None
+
+
 def find_kernel(version: Version) -> KernelRow | None:
     """Return the row of an upstream release, ``None`` if it is newer than the table."""
     return next((row for row in KERNELS if row.first <= version <= row.last), None)
+
+
+RUNS_TDS = tuple(row for row in KERNELS if row.runs_tds)
+"""The rows whose kernels tear TDs down."""
+
+
+FIRST_WITH_TDS = RUNS_TDS[0].first
+
+
+FIRST_THAT_SKIPS = next(row.first for row in KERNELS if row.clearing is Clearing.ON_ERRATUM)

@@ -15,61 +15,30 @@ from tdxreclaim.tables.findings.stuck import (
     STUCK_HKID,
     STUCK_ON_LOCK,
 )
+from tdxreclaim.tables.kernels import RUNS_TDS
+from tdxreclaim.tables.teardown import Action, Phase
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.logs.stack import Stack
     from tdxreclaim.tables.findings.kind import Kind
 
-# Functions that only one phase has.  kvm_tdp_mmu_unmap_gfn_range() and
-# tdp_mmu_zap_leafs() are not among them: ordinary guests go through them too.
-_GUEST_PAGES = frozenset(
-    (
-        "kvm_gmem_release",
-        "kvm_gmem_invalidate_begin",
-        "kvm_gmem_punch_hole",
-        "tdx_sept_remove_private_spte",
-        "tdx_sept_drop_private_spte",
-        "tdx_sept_zap_private_spte",
-        "tdx_track",
-        "tdh_mem_page_remove",
-        "tdh_mem_range_block",
-        "tdh_mem_track",
-        "tdh_phymem_page_wbinvd_hkid",
-    )
-)
+_FUNCTIONS = {function for row in RUNS_TDS for function in row.functions}
 
 
-_HKID = frozenset(
-    (
-        "tdx_mmu_release_hkid",
-        "vt_vm_pre_destroy",
-        "tdx_flush_vp_on_cpu",
-        "smp_func_do_phymem_cache_wb",
-        "tdh_phymem_cache_wb",
-        "tdh_mng_vpflushdone",
-        "tdh_mng_key_freeid",
-        "tdh_vp_flush",
-    )
-)
+# Functions that only one phase has.
+_PHASES = {each.name: each.phase for each in _FUNCTIONS if each.phase is not None}
 
 
-_CONTROL_PAGES = frozenset(
-    (
-        "tdx_reclaim_td_control_pages",
-        "tdx_reclaim_control_page",
-        "__tdx_reclaim_page",
-        "tdx_reclaim_page",
-        "tdx_vcpu_free",
-        "tdx_sept_free_private_spt",
-        "tdx_vm_destroy",
-        "tdh_phymem_page_reclaim",
-    )
-)
+_KINDS = {
+    Phase.GUEST_PAGES: STUCK_GUEST_PAGES,
+    Phase.HKID: STUCK_HKID,
+    Phase.CONTROL_PAGES: STUCK_CONTROL_PAGES,
+}
 
 
 # Clears in phase A and C alike; without another sign it is most likely A, of
 # which there are some five hundred times as many pages.
-_CLEARS = frozenset(("tdx_quirk_reset_page", "tdx_quirk_reset_paddr", "tdx_clear_page"))
+_CLEARS = {each.name for each in _FUNCTIONS if each.action is Action.CLEAR}
 
 
 _WAITS = (
@@ -127,13 +96,8 @@ def attribute(stack: Stack) -> Attribution:
         if caller:
             return Attribution(STUCK_ON_LOCK, caller)
     for function in reversed(stack.frames):
-        for kind, functions in (
-            (STUCK_GUEST_PAGES, _GUEST_PAGES),
-            (STUCK_HKID, _HKID),
-            (STUCK_CONTROL_PAGES, _CONTROL_PAGES),
-        ):
-            if function in functions:
-                return Attribution(kind, function)
+        if function in _PHASES:
+            return Attribution(_KINDS[_PHASES[function]], function)
     clears = next((f for f in stack.frames if f in _CLEARS), None)
     if clears:
         return Attribution(STUCK_GUEST_PAGES, clears)

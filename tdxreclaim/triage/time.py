@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.estimate import Estimate, estimate
 from tdxreclaim.costs.scene import Scene, identified_cpu, set_scene
-from tdxreclaim.engine.plan import Action, Order, Phase
+from tdxreclaim.engine.plan import Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.policy.model import Decision, HostState, Verdict
 from tdxreclaim.tables.findings.times import (
@@ -19,6 +19,7 @@ from tdxreclaim.tables.findings.times import (
     TIME_UNPROVEN,
 )
 from tdxreclaim.tables.kernels import Clearing
+from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:

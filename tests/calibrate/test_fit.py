@@ -11,9 +11,10 @@ from tdxreclaim.calibrate.observations import is_table, parse_csv, together
 from tdxreclaim.costs.calibration import Origin
 from tdxreclaim.costs.estimate import validate
 from tdxreclaim.costs.shipped import read_calibration, read_shipped_calibration
-from tdxreclaim.engine.plan import Action, Order
+from tdxreclaim.engine.plan import Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import PAGE_BYTES, Span
 
 PUBLISHED = read_calibration("published")

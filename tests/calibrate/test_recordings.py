@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tdxreclaim.calibrate.recordings import FUNCTIONS, Recording, calibration, functions_of, read
 from tdxreclaim.costs.calibration import Beyond, Origin, Point, Provenance
-from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.tables.kernels import RUNS_TDS, Version
+from tdxreclaim.tables.teardown import Action
 
 COSTS = {
     "tdh_mem_range_block": 2400,
@@ -259,10 +260,12 @@ def test_any_text_is_read_or_refused(lines: list[str]) -> None:
 
 
 def test_each_release_has_one_name_for_each_step() -> None:
-    for series in ((6, 16), (6, 17), (6, 18), (6, 19), (7, 0), (7, 1), (7, 2)):
-        assert {each.action for each in functions_of(series)} >= set(Action)
+    for row in RUNS_TDS:
+        for series in (row.first, row.last):
+            assert {each.action for each in functions_of(series)} >= set(Action)
     names = {
-        series: {each.function for each in functions_of(series)} for series in ((6, 17), (7, 2))
+        series: {each.function for each in functions_of(Version(*series))}
+        for series in ((6, 17), (7, 2))
     }
     assert "tdx_clear_page" in names[6, 17] - names[7, 2]
     assert "tdx_quirk_reset_page" not in names[6, 17] | names[7, 2]

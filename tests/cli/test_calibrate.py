@@ -19,8 +19,8 @@ from tdxreclaim.calibrate.merge import merge
 from tdxreclaim.calibrate.recordings import FUNCTIONS
 from tdxreclaim.costs.shipped import read_calibration, read_shipped_calibration
 from tdxreclaim.costs.toml import dump, load
-from tdxreclaim.engine.plan import Action
 from tdxreclaim.report.schemas import read_schema
+from tdxreclaim.tables.teardown import Action
 
 if TYPE_CHECKING:
     from conftest import RunTool

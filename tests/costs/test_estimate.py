@@ -13,9 +13,10 @@ from tdxreclaim.costs.simulate import simulate
 from tdxreclaim.costs.toml import load
 from tdxreclaim.engine.faults import Injections
 from tdxreclaim.engine.module import Platform
-from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order, Phase
+from tdxreclaim.engine.plan import PLANS, Clearing, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError, UsageError
+from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import Span
 
 ENGINE = Path(tdxreclaim.costs.calibration.__file__).parent

@@ -14,7 +14,7 @@ from tdxreclaim.costs.toml import load
 from tdxreclaim.engine.build import build, initial_page
 from tdxreclaim.engine.faults import Injections
 from tdxreclaim.engine.module import Actor, MachineCheck, Platform
-from tdxreclaim.engine.plan import PLANS, Action, Clearing, Order, Phase, Plan, Scope
+from tdxreclaim.engine.plan import PLANS, Clearing, Order, Plan, Scope
 from tdxreclaim.engine.recorder import Recorder
 from tdxreclaim.engine.reuse import Aftermath, Hazard, Mark, mark
 from tdxreclaim.engine.shape import Shape
@@ -22,7 +22,9 @@ from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Us
 from tdxreclaim.engine.teardown import Host, LeakReason
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.kernels import FailedPage
 from tdxreclaim.tables.seamcalls import Leaf, Reply, Status
+from tdxreclaim.tables.teardown import Action, Phase
 
 ENGINE = Path(tdxreclaim.costs.calibration.__file__).parent
 CAL = load((ENGINE / "calibrations" / "published.toml").read_text(encoding="utf-8"), "published")
@@ -433,10 +435,13 @@ def test_the_plans_clear_when_their_kernels_do() -> None:
     assert clears == {
         "6.16": [True, True],
         "6.18": [False, True],
+        "6.19": [False, True],
         "7.2": [False, True],
         "hkid-first": [True, True],
     }
     assert {name for name, plan in PLANS.items() if not plan.released} == {"hkid-first"}
+    leaks = [name for name, plan in PLANS.items() if plan.failed_page is FailedPage.LEAKED]
+    assert leaks == ["6.16", "6.18", "hkid-first"]
     assert all(plan.order is Order.UPSTREAM for plan in PLANS.values() if plan.released)
     skipped = PLANS["6.18"].lines(erratum=False)
     assert Action.CLEAR not in {step.action for _, step in skipped}

@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tdxreclaim.calibrate.clear import calibration, saturates_at
-from tdxreclaim.engine.plan import Action
 from tdxreclaim.errors import UsageError
 from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 from tdxreclaim.facts.measure import (
@@ -34,6 +33,7 @@ from tdxreclaim.facts.measure import (
 )
 from tdxreclaim.facts.sources.base import Files
 from tdxreclaim.facts.sources.live import Live
+from tdxreclaim.tables.teardown import Action
 
 MIB = 1 << 20
 CODED = [store for store in Store if store is not Store.MEMSET]

@@ -10,14 +10,24 @@ import jsonschema
 import pytest
 
 from tdxreclaim.cli.values import parse_cpu, parse_vendor
+from tdxreclaim.costs.scene import COMPARABLE, find_comparable
+from tdxreclaim.engine.plan import plan_of
 from tdxreclaim.errors import UsageError
 from tdxreclaim.facts.cpu import encode_signature
 from tdxreclaim.facts.kernel import TDX_SYMBOLS
 from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.cpus import CPUS, INTEL, OTHER_VENDORS, find_cpu, find_cpu_by_name
 from tdxreclaim.tables.errata import ERRATA
-from tdxreclaim.tables.kernels import KERNELS, Clearing, Version, find_kernel, upstream_version
+from tdxreclaim.tables.kernels import (
+    KERNELS,
+    RUNS_TDS,
+    Clearing,
+    Version,
+    find_kernel,
+    upstream_version,
+)
 from tdxreclaim.tables.sources import Certainty
+from tdxreclaim.tables.teardown import Action, Phase
 
 if TYPE_CHECKING:
     from conftest import Compare, RunTool
@@ -47,6 +57,22 @@ def test_every_row_has_a_citation() -> None:
     assert all(cpu.citation.locator for cpu in CPUS)
 
 
+def test_a_row_that_runs_tds_is_enough_for_a_plan_a_trace_and_a_stack() -> None:
+    runs = [row for row in KERNELS if row.clearing is not Clearing.NO_TDX_HOST]
+    assert list(RUNS_TDS) == runs
+    for row in runs:
+        plan = plan_of(row.first)
+        assert plan is not None
+        assert (plan.row, plan.failed_page) == (row, row.failed_page)
+        assert row.failed_page_citation is not None
+        assert {function.action for function in row.functions} >= set(Action)
+        phases = {Phase.GUEST_PAGES, Phase.HKID, Phase.CONTROL_PAGES}
+        assert {function.phase for function in row.functions} > phases
+        for release in (row.first, row.last):
+            assert find_comparable(str(release)) in COMPARABLE
+    assert find_comparable(str(KERNELS[0].last)) is None
+
+
 def test_kernel_rows_have_no_gap_and_no_overlap() -> None:
     for row, after in itertools.pairwise(KERNELS):
         assert row.first <= row.last < after.first
@@ -73,6 +99,9 @@ def test_symbols_of_the_table_are_the_ones_that_are_read() -> None:
         ("6.18.35", (6, 18)),
         ("7.0-rc1", (7, 0)),
         ("6.18.0-rc7", (6, 18)),
+        ("6.19", (6, 19)),
+        ("6.20", None),
+        ("5.99.1", None),
         ("6.17.0+", None),
         ("6.17.0-5-generic", None),
         ("6.8.0-1004-intel", None),

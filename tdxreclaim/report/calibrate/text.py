@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.calibrate.clear import saturates_at
 from tdxreclaim.calibrate.merge import rank
-from tdxreclaim.engine.plan import Action
 from tdxreclaim.report.page import Page as Sheet
+from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size
 
 if TYPE_CHECKING:

@@ -108,7 +108,7 @@ def _findings() -> Iterator[Topic]:
 
 
 def _steps() -> Iterator[Topic]:
-    from tdxreclaim.engine.plan import Action
+    from tdxreclaim.tables.teardown import Action
 
     for action in Action:
         leaf = (("leaf", action.label),) if action.leaf else ()

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.engine.plan import Action
 from tdxreclaim.engine.states import describe
 from tdxreclaim.report.document import dump, tool
 from tdxreclaim.report.simulate.text import PHASE_NAMES, headline
+from tdxreclaim.tables.teardown import Action
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.costs.scene import Scene, WhatIf, identified_cpu
-from tdxreclaim.engine.plan import Action
 from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.report.check.report import Report
+from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import format_size
 
 if TYPE_CHECKING:

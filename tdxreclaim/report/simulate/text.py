@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.engine.plan import Action, Clearing, Order, Phase
+from tdxreclaim.engine.plan import PLANS, Clearing, Order
 from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.engine.states import describe
 from tdxreclaim.report.check.text import faked_line
 from tdxreclaim.report.page import Page as Sheet
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS
+from tdxreclaim.tables.kernels import Clearing as KernelClearing
+from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
 if TYPE_CHECKING:
@@ -93,7 +96,8 @@ def headline(simulation: Simulation) -> str:
     if clear.likely_ns and scene.platform.erratum:
         said += f", of which the clearing that this CPU needs is {format_range(clear)} ({share})"
     elif clear.likely_ns:
-        who = "6.18 and later save" if scene.plan.name == "6.16" else "without it one saves"
+        always = scene.plan.row is not None and scene.plan.row.clearing is KernelClearing.ALWAYS
+        who = f"{FIRST_THAT_SKIPS} and later save" if always else "without it one saves"
         said += f"; {who} the clearing, {format_range(clear)} ({share})"
     said += "."
     if clear.likely_ns and Action.CLEAR in simulation.calibration.stand_ins:
@@ -117,8 +121,7 @@ def _where(simulation: Simulation) -> str:
     kernel = f"kernel {scene.kernel}" if scene.kernel[:1].isdigit() else scene.kernel
     if scene.plan.order is not Order.UPSTREAM:
         return f"with the HKID released first, which no release does, on {scene.cpu}"
-    usual = {"6.16": Clearing.ALWAYS}.get(scene.plan.name, Clearing.ON_ERRATUM)
-    if scene.plan.clearing is not usual:
+    if scene.plan.clearing is not PLANS[scene.plan.name].clearing:
         return f"on {kernel}, clearing {_WHEN[scene.plan.clearing]}, on {scene.cpu}"
     return f"on {kernel} on {scene.cpu}"
 
