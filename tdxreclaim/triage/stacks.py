@@ -65,8 +65,7 @@ _TEARDOWN_BEGINS = ("tdx_reclaim_", "tdh_phymem_", "tdx_flush_vp", "tdx_hkid_fre
 
 def is_teardown(function: str) -> bool:
     """Whether a function of TDX's code is a step of a teardown."""
-    steps = _GUEST_PAGES | _HKID | _CONTROL_PAGES
-    return function in steps or function.startswith(_TEARDOWN_BEGINS)
+    return function in _PHASES or function.startswith(_TEARDOWN_BEGINS)
 
 
 def names_tdx(stack: Stack) -> bool:
