@@ -53,6 +53,8 @@ class Result:
     """Partial writes that were not made, because their page had leaked."""
     machine_check_count: int
     """Lines whose poison the host consumed when it used the memory again."""
+    contested_reads: int
+    """Lines that the host read as zeros where a source that was read has a #MC."""
     machine_checks: tuple[MachineCheck, ...]
     """Some of them by ascending address, at most 1000.  A real host would not survive many."""
     events: tuple[Event, ...]
@@ -136,6 +138,7 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
         partial_writes=made,
         partial_writes_skipped=skipped,
         machine_check_count=machine.machine_check_count,
+        contested_reads=after.contested_reads,
         machine_checks=tuple(machine.machine_checks),
         events=tuple(recorder.events),
         lives={shape.base_pfn + page: tuple(life) for page, life in recorder.lives.items()},

@@ -31,7 +31,7 @@ from tdxreclaim.engine.states import (
     Line,
     Use,
 )
-from tdxreclaim.engine.truth import Key, Mode, Op, Seen, tables
+from tdxreclaim.engine.truth import Key, LineTable, Mode, Op, Seen, tables
 from tdxreclaim.errors import UsageError
 from tdxreclaim.tables.seamcalls import SUCCESS, Leaf, Reply, Status
 from tdxreclaim.units import PAGE_BYTES
@@ -65,10 +65,17 @@ class Platform:
     """IA32_MCG_CAP bit 12: a machine check says whether it hit inside a TD."""
     packages: int = 1
     """CPU packages, 1-64; each writes its caches back for an HKID."""
+    owned_reads_poison: bool = False
+    """Ci: whether KeyID 0 poisons a TD-owned line that it reads, or sees zeros.  Contested."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.packages <= MAX_PACKAGES:
             raise UsageError("packages", f"{self.packages} is not between 1 and {MAX_PACKAGES}")
+
+    @property
+    def tables(self) -> dict[tuple[Op, Key], LineTable]:
+        """What every access does here."""
+        return tables(self.mode, erratum=self.erratum, owned_reads_poison=self.owned_reads_poison)
 
 
 class Actor(StrEnum):
@@ -135,7 +142,7 @@ class Machine:
         """Lines that differ from their page: page to line number to line code."""
         self.machine_checks: list[MachineCheck] = []
         self.machine_check_count = 0
-        self._tables = tables(platform.mode, erratum=platform.erratum)
+        self._tables = platform.tables
         self._blocked_at: dict[int, int] = {}
         self._tdvprs = tdvprs
         self._scripts: dict[tuple[Leaf, int], list[tuple[Reply, bool]]] = {}

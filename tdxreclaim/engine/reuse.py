@@ -24,7 +24,8 @@ from tdxreclaim.engine.states import (
     Line,
     Use,
 )
-from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen, tables
+from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen
+from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Phase
 
 if TYPE_CHECKING:
@@ -82,7 +83,9 @@ class Aftermath:
         self._kept_out = kept_out
         self._recorder = recorder
         self._at_ns = at_ns
-        self._tables = tables(machine.platform.mode, erratum=machine.platform.erratum)
+        self._tables = machine.platform.tables
+        self.contested_reads = 0
+        """Lines whose first read is a cell on which the sources contradict each other."""
 
     def reusable(self, page: int) -> bool:
         """Whether the host may hand out *page*."""
@@ -118,6 +121,7 @@ class Aftermath:
                 skipped += 1
             if not (made + skipped) % TICK_EVERY:
                 tick()
+        self.contested_reads = self._count_contested()
         self._read_everything()
         self._write_everything()
         self._machine.machine_checks.sort(key=lambda check: check.address)
@@ -141,6 +145,19 @@ class Aftermath:
                     after=after,
                 )
             )
+
+    def _count_contested(self) -> int:
+        """Lines of the host that a read now would meet a contested cell on."""
+        machine, pages = self._machine, self._machine.pages
+        rules = self._tables[Op.READ, Key.SHARED].rules
+        contested = bytes(rule.certainty is Certainty.CONTESTED for rule in rules)
+        classes = bytes(contested[page.line.code] and page.use is Use.NDA for page in PAGES)
+        lines = LINES_PER_PAGE * pages.count_runs(0, pages.pages, classes)[1]
+        for page in filter(self.reusable, pages.singles(0, pages.pages)):
+            apart = machine.lines.get(page, {})
+            lines += sum(contested[code] for code in apart.values())
+            lines += (LINES_PER_PAGE - len(apart)) * contested[pages[page] & LINE_MASK]
+        return lines
 
     def _read_everything(self) -> None:
         machine = self._machine

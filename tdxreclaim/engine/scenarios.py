@@ -9,7 +9,7 @@ To add one, write its play and a row in ``SCENARIOS``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.module import Actor, Platform
@@ -211,8 +211,9 @@ SCENARIOS = {
         ),
         Scenario(
             name="keyid0-reads-zeros",
-            says="KeyID 0 reads a TD-owned line as zeros: no #MC, and the TD can still read it",
-            platforms=_BOTH_MODES,
+            says="what KeyID 0 reads of a TD-owned line: zeros in Li; in Ci zeros by the "
+            "specification's prose and by Linux, poison by an unofficial note",
+            platforms=(_AFFECTED_LI, _AFFECTED, replace(_AFFECTED, owned_reads_poison=True)),
             play=_read_zeros,
         ),
         Scenario(

@@ -7,6 +7,7 @@ tables; a script adds none of its own.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.build import initial_page
 from tdxreclaim.engine.module import Actor, Machine, Platform
@@ -16,11 +17,13 @@ from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.states import PAGES, Dirty, Health, Line, PageType, SeptEntry, Use
 from tdxreclaim.engine.teardown import Host
-from tdxreclaim.engine.truth import Key, Op, Seen, tables
 from tdxreclaim.tables.modulechecks import CHECKS
 from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action
+
+if TYPE_CHECKING:
+    from tdxreclaim.engine.truth import Key, Op, Seen
 
 _MARK_CERTAINTY = {
     Mark.MARKED: Certainty.INFERRED,
@@ -84,7 +87,7 @@ class Script:
         before = self.machine.line(_PAGE, _LINE)
         checks = self.machine.machine_check_count
         seen, _ = self.machine.access(op, key, _PAGE, _LINE, by=by)
-        rule = tables(self.platform.mode, erratum=self.platform.erratum)[op, key].rules[before.code]
+        rule = self.platform.tables[op, key].rules[before.code]
         self._add(
             f"{by} {op} through {key} KeyID",
             seen=seen,

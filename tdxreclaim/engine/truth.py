@@ -2,23 +2,26 @@
 
 Theory.  The memory controller marks each line written with a private HKID
 (TD Owner bit) and, in Ci, stores a MAC with it.  Nothing is checked on a
-write; damage shows at a later read.  A read with a shared KeyID of a line
-that a TD owns returns zeros and harms nobody; a read with a private HKID of
-a line that no TD owns, or (Ci) whose MAC does not fit, poisons the line.
-Poison is sticky: every read of it is a machine check, until a write of the
-full line replaces it, and bad hardware is not replaced by that either.
+write of a full line; damage shows at a later read.  A read with a private
+HKID of a line that no TD owns, or (Ci) whose MAC does not fit, poisons the
+line.  Poison is sticky: every read of it is a machine check, until a write of
+the full line replaces it, and bad hardware is not replaced by that either.
+What a shared KeyID reads of a line that a TD owns is zeros in Li; in Ci the
+sources contradict each other.
 
 Rules.  A ``Rule`` is a row of the table; ``RULES`` cover every access to
 every line exactly once (tested), so their order means nothing.  The erratum
-is ``QUIRK_TDX_PW_MCE``: rows laid over the table, replacing the cells they
-name and no others.  What an access does depends on it nowhere else.
+is ``QUIRK_TDX_PW_MCE``, the other reading of the contested cell
+``OWNED_READS_POISON``: rows laid over the table, replacing the cells they
+name and no others.  What an access does depends on them nowhere else.
 
 Limits.  One MAC bit a line: which private key it was made with is not kept.
 Platforms with an access control table (ACT) check otherwise; they are not here.
 
-Sources.  Reads: TDX Module Base Architecture Specification 348549, Table
-16.2 (Ci, non-ACT) and Table 16.3 (Li), read in translation.  Writes:
-sections 8.6 and 16.2 of the same, and the mails named in the rows.
+Sources.  The prose of sections 16.2.2 to 16.2.4 of the TDX Module Base
+Architecture Specification, in a Chinese translation; its Tables 16.2 and 16.3
+are pictures there, and their cells were not read.  The mails, commits and the
+unofficial note that the rows name.
 """
 
 from __future__ import annotations
@@ -165,10 +168,10 @@ _LI = frozenset({Mode.LI})
 _CI = frozenset({Mode.CI})
 
 
-_READS = "TDX base architecture 348549, Tables 16.2 and 16.3, read in translation"
+_PROSE = "TDX base architecture specification, prose of 16.2.2 to 16.2.4 (in translation)"
 
 
-_OWNER = "TDX base architecture 348549, section 16.2 (in translation): the writing KeyID decides"
+_NOTE = 'Artem Bityutskiy, "TDX Hardware Layers" v0.5 of 9 November 2026 (an unofficial note)'
 
 
 _DAVE = "Dave Hansen on 20250618120806.113884-3-adrian.hunter@intel.com"
@@ -180,6 +183,12 @@ _CACHE = "model: one copy a line, tagged with its KeyID, not snooped under anoth
 _SKIP = "linux 01fb93a363e0 (x86/tdx: Skip clearing reclaimed pages ...)"
 
 
+_QUIRK = "linux 1e536e106897 (x86/cpu: Detect TDX partial write machine check erratum)"
+
+
+_READ_HALF = "a partial write reads the rest of the line first; what that meets, as in a read"
+
+
 RULES = (
     Rule(
         name="read-cached",
@@ -187,88 +196,172 @@ RULES = (
         seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.ASSUMED, source=_CACHE,
     ),
     Rule(
-        name="read-poisoned",
-        op=Op.READ, keys=_ALL, health=_POISONED, cached=False,
-        seen=Seen.POISON, effect=Effect.KEEP, certainty=Certainty.VERIFIED, source=_READS,
+        name="read-poisoned-private",
+        op=Op.READ, keys=PRIVATE, health=_POISONED, cached=False,
+        seen=Seen.POISON, effect=Effect.KEEP, certainty=Certainty.VERIFIED,
+        source=_PROSE,
     ),
     Rule(
-        name="read-keyid0-shared-line",
-        op=Op.READ, keys=_KEY0, owner=False, health=_SOUND, cached=False,
-        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.VERIFIED, source=_READS,
+        name="read-poisoned-shared",
+        op=Op.READ, keys=SHARED, health=_POISONED, cached=False,
+        seen=Seen.POISON, effect=Effect.KEEP, certainty=Certainty.INFERRED,
+        source=f"{_PROSE}: poison 'may' be returned outside SEAM; taken as returned",
     ),
     Rule(
-        name="read-keyid0-owned-line",
-        op=Op.READ, keys=_KEY0, owner=True, health=_SOUND, cached=False,
-        seen=Seen.ZEROS, effect=Effect.KEEP, certainty=Certainty.VERIFIED, source=_READS,
+        name="read-keyid0-host-line-li",
+        op=Op.READ, keys=_KEY0, modes=_LI, owner=False, health=_SOUND, cached=False,
+        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.VERIFIED,
+        source=_PROSE,
+    ),
+    Rule(
+        name="read-keyid0-host-line-ci",
+        op=Op.READ, keys=_KEY0, modes=_CI, owner=False, health=_SOUND, cached=False,
+        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.INFERRED,
+        source=f"{_SKIP}: KeyID 0 has no integrity, so that no MAC is looked at",
+    ),
+    Rule(
+        name="read-keyid0-owned-line-li",
+        op=Op.READ, keys=_KEY0, modes=_LI, owner=True, health=_SOUND, cached=False,
+        seen=Seen.ZEROS, effect=Effect.KEEP, certainty=Certainty.VERIFIED,
+        source=f"{_PROSE}; {_NOTE}",
+    ),
+    Rule(
+        name="read-keyid0-owned-line-ci",
+        op=Op.READ, keys=_KEY0, modes=_CI, owner=True, health=_SOUND, cached=False,
+        seen=Seen.ZEROS, effect=Effect.KEEP, certainty=Certainty.CONTESTED,
+        source=f"zeros: {_PROSE}; {_SKIP}. Poison: {_NOTE}",
     ),
     Rule(
         name="read-shared-integrity-li",
         op=Op.READ, keys=_SHARED_INTEGRITY, modes=_LI, owner=False, health=_SOUND,
-        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.INFERRED, source=_READS,
+        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.INFERRED,
+        source=_PROSE,
     ),
     Rule(
         name="read-shared-integrity-mac-fits",
         op=Op.READ, keys=_SHARED_INTEGRITY, modes=_CI, owner=False, health=_FITS,
-        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.INFERRED, source=_READS,
+        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.INFERRED,
+        source=_PROSE,
     ),
     Rule(
         name="read-shared-integrity-mac-unfit",
         op=Op.READ, keys=_SHARED_INTEGRITY, modes=_CI, owner=False, health=_UNFIT,
-        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.INFERRED, source=_READS,
+        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.INFERRED,
+        source=_PROSE,
     ),
     Rule(
         name="read-shared-integrity-owned-line-li",
         op=Op.READ, keys=_SHARED_INTEGRITY, modes=_LI, owner=True, health=_SOUND,
-        seen=Seen.ZEROS, effect=Effect.KEEP, certainty=Certainty.VERIFIED, source=_READS,
+        seen=Seen.ZEROS, effect=Effect.KEEP, certainty=Certainty.VERIFIED,
+        source=f"{_PROSE}; {_NOTE}",
     ),
     Rule(
         name="read-shared-integrity-owned-line-ci",
         op=Op.READ, keys=_SHARED_INTEGRITY, modes=_CI, owner=True, health=_SOUND,
-        seen=Seen.ZEROS, effect=Effect.KEEP, certainty=Certainty.INFERRED, source=_READS,
+        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.CONTESTED,
+        source=f"poison (the worse one is taken): {_NOTE}. Zeros: {_PROSE}",
     ),
     Rule(
         name="read-private-li",
         op=Op.READ, keys=PRIVATE, modes=_LI, owner=True, health=_SOUND, cached=False,
-        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.VERIFIED, source=_READS,
+        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.INFERRED,
+        source=f"{_PROSE}; whose data is not looked at",
     ),
     Rule(
         name="read-private-mac-fits",
         op=Op.READ, keys=PRIVATE, modes=_CI, owner=True, health=_FITS, cached=False,
-        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.VERIFIED, source=_READS,
+        seen=Seen.DATA, effect=Effect.KEEP, certainty=Certainty.VERIFIED,
+        source=_PROSE,
     ),
     Rule(
         name="read-private-mac-unfit",
         op=Op.READ, keys=PRIVATE, modes=_CI, owner=True, health=_UNFIT, cached=False,
-        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.VERIFIED, source=_READS,
+        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.VERIFIED,
+        source=_PROSE,
     ),
     Rule(
         name="read-private-not-owned",
         op=Op.READ, keys=PRIVATE, owner=False, health=_SOUND, cached=False,
-        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.VERIFIED, source=_READS,
+        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.VERIFIED,
+        source=f"{_PROSE}; {_NOTE}",
+    ),
+    Rule(
+        name="full-write-keyid0-converts",
+        op=Op.FULL_WRITE, keys=_KEY0, health=_CURABLE,
+        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.VERIFIED,
+        source=f"{_PROSE}; {_DAVE}",
     ),
     Rule(
         name="full-write-converts",
-        op=Op.FULL_WRITE, keys=_ALL, health=_CURABLE,
-        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.VERIFIED,
-        source=f"{_OWNER}; {_DAVE}",
+        op=Op.FULL_WRITE, keys=_ALL - _KEY0, health=_CURABLE,
+        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.INFERRED,
+        source=_PROSE,
     ),
     Rule(
         name="full-write-hardware-poison",
         op=Op.FULL_WRITE, keys=_ALL, health=_HARDWARE,
-        seen=Seen.NOTHING, effect=Effect.WRITE_POISONED, certainty=Certainty.VERIFIED,
-        source=_DAVE,
+        seen=Seen.NOTHING, effect=Effect.WRITE_POISONED, certainty=Certainty.INFERRED,
+        source=f"{_DAVE}: the poison stays; whose the line is then, nobody says",
     ),
     Rule(
-        name="partial-write-converts",
-        op=Op.PARTIAL_WRITE, keys=_ALL, health=_SOUND,
+        name="partial-write-keyid0-converts",
+        op=Op.PARTIAL_WRITE, keys=_KEY0, health=_SOUND,
         seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.VERIFIED,
-        source=f"{_SKIP}: typically, any write converts the page",
+        source=f"{_SKIP}: 'typically', any write converts the page",
     ),
     Rule(
         name="partial-write-poisoned",
         op=Op.PARTIAL_WRITE, keys=_ALL, health=_POISONED,
-        seen=Seen.NOTHING, effect=Effect.KEEP, certainty=Certainty.INFERRED,
-        source="TDX base architecture 348549, section 16: poison is sticky",
+        seen=Seen.NOTHING, effect=Effect.KEEP, certainty=Certainty.VERIFIED,
+        source=f"{_PROSE}; {_NOTE}",
+    ),
+    Rule(
+        name="partial-write-private-li",
+        op=Op.PARTIAL_WRITE, keys=PRIVATE, modes=_LI, owner=True, health=_SOUND,
+        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.INFERRED,
+        source=_READ_HALF,
+    ),
+    Rule(
+        name="partial-write-private-mac-fits",
+        op=Op.PARTIAL_WRITE, keys=PRIVATE, modes=_CI, owner=True, health=_FITS,
+        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.INFERRED,
+        source=_READ_HALF,
+    ),
+    Rule(
+        name="partial-write-private-mac-unfit",
+        op=Op.PARTIAL_WRITE, keys=PRIVATE, modes=_CI, owner=True, health=_UNFIT,
+        seen=Seen.NOTHING, effect=Effect.POISON, certainty=Certainty.INFERRED,
+        source=_READ_HALF,
+    ),
+    Rule(
+        name="partial-write-private-not-owned",
+        op=Op.PARTIAL_WRITE, keys=PRIVATE, owner=False, health=_SOUND,
+        seen=Seen.NOTHING, effect=Effect.POISON, certainty=Certainty.INFERRED,
+        source=_READ_HALF,
+    ),
+    Rule(
+        name="partial-write-shared-integrity-li",
+        op=Op.PARTIAL_WRITE, keys=_SHARED_INTEGRITY, modes=_LI, health=_SOUND,
+        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.INFERRED,
+        source=_READ_HALF,
+    ),
+    Rule(
+        name="partial-write-shared-integrity-mac-fits",
+        op=Op.PARTIAL_WRITE, keys=_SHARED_INTEGRITY, modes=_CI, owner=False, health=_FITS,
+        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.INFERRED,
+        source=_READ_HALF,
+    ),
+    Rule(
+        name="partial-write-shared-integrity-mac-unfit",
+        op=Op.PARTIAL_WRITE, keys=_SHARED_INTEGRITY, modes=_CI, owner=False, health=_UNFIT,
+        seen=Seen.NOTHING, effect=Effect.POISON, certainty=Certainty.INFERRED,
+        source=_READ_HALF,
+    ),
+    Rule(
+        name="partial-write-shared-integrity-owned-ci",
+        op=Op.PARTIAL_WRITE, keys=_SHARED_INTEGRITY, modes=_CI, owner=True, health=_SOUND,
+        seen=Seen.NOTHING, effect=Effect.POISON, certainty=Certainty.CONTESTED,
+        source=f"{_READ_HALF}; the worse one is taken",
     ),
     Rule(
         name="cached-write",
@@ -289,7 +382,7 @@ RULES = (
     Rule(
         name="write-back",
         op=Op.WRITE_BACK, keys=_ALL, health=_CURABLE, cached=True,
-        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.INFERRED, source=_OWNER,
+        seen=Seen.NOTHING, effect=Effect.WRITE, certainty=Certainty.INFERRED, source=_PROSE,
     ),
     Rule(
         name="write-back-hardware-poison",
@@ -309,11 +402,21 @@ QUIRK_TDX_PW_MCE = (
     Rule(
         name="tdx_pw_mce",
         op=Op.PARTIAL_WRITE, keys=SHARED, owner=True, health=_SOUND,
-        seen=Seen.NOTHING, effect=Effect.POISON, certainty=Certainty.VERIFIED,
-        source="linux 1e536e106897 (x86/cpu: Detect TDX partial write machine check erratum)",
+        seen=Seen.NOTHING, effect=Effect.POISON, certainty=Certainty.VERIFIED, source=_QUIRK,
     ),
 )  # fmt: skip
 """Sapphire and Emerald Rapids: a partial write to a TD-owned line poisons it, silently."""
+
+
+OWNED_READS_POISON = (
+    Rule(
+        name="read-keyid0-owned-line-ci-poisons",
+        op=Op.READ, keys=_KEY0, modes=_CI, owner=True, health=_SOUND, cached=False,
+        seen=Seen.POISON, effect=Effect.POISON, certainty=Certainty.CONTESTED,
+        source=f"poison: {_NOTE}. Zeros: {_PROSE}; {_SKIP}",
+    ),
+)  # fmt: skip
+"""The other reading of what KeyID 0 meets on a TD-owned line in Ci."""
 
 
 def outcome(rule: Rule, mode: Mode, key: Key, line: Line) -> Line:
@@ -375,9 +478,15 @@ def rule_for(op: Op, mode: Mode, key: Key, line: Line, rules: Iterable[Rule]) ->
 
 
 @cache
-def tables(mode: Mode, *, erratum: bool) -> dict[tuple[Op, Key], LineTable]:
-    """Every access on this platform, as look-ups."""
-    overlay = QUIRK_TDX_PW_MCE if erratum else ()
+def tables(
+    mode: Mode, *, erratum: bool, owned_reads_poison: bool = False
+) -> dict[tuple[Op, Key], LineTable]:
+    """Every access on this platform, as look-ups.
+
+    *owned_reads_poison* takes the contested cell as `OWNED_READS_POISON` has it.
+    """
+    overlay: tuple[Rule, ...] = QUIRK_TDX_PW_MCE if erratum else ()
+    overlay += OWNED_READS_POISON if owned_reads_poison else ()
     built = {}
     for op, key in product(Op, Key):
         after, seen, rules = bytearray(), [], []

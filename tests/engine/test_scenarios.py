@@ -62,16 +62,32 @@ def test_clear_cures_integrity_poison_unconsumed_and_not_hardware_poison() -> No
     assert [seen(act) for act in acts("clear-keeps-hardware-poison")] == [[Seen.POISON]] * 2
 
 
-def test_keyid_0_reads_zeros_and_harms_nobody() -> None:
-    for act in acts("keyid0-reads-zeros"):
+def test_keyid_0_reads_zeros_and_harms_nobody_or_poisons_as_a_note_has_it() -> None:
+    li, ci, noted = acts("keyid0-reads-zeros")
+
+    assert (li.platform.mode, ci.platform.mode, noted.platform.mode) == (
+        Mode.LI,
+        Mode.CI,
+        Mode.CI,
+    )
+    for act in (li, ci):
         assert (seen(act), machine_checks(act)) == ([Seen.ZEROS, Seen.DATA], 0)
+    assert (seen(noted), machine_checks(noted)) == ([Seen.POISON] * 2, 2)
+    assert [act.steps[0].certainty for act in (li, ci, noted)] == [
+        Certainty.VERIFIED,
+        Certainty.CONTESTED,
+        Certainty.CONTESTED,
+    ]
+    for act in (ci, noted):
+        for whose in ("Bityutskiy", "01fb93a363e0", "16.2.2"):
+            assert whose in act.steps[0].source
 
 
 def test_a_shared_key_with_integrity_meets_poison_in_ci_after_keyid_0_wrote() -> None:
     found = {act.platform.mode: seen(act) for act in acts("shared-integrity")}
 
     assert found == {
-        Mode.CI: [Seen.ZEROS, Seen.POISON],
+        Mode.CI: [Seen.POISON, Seen.POISON],
         Mode.LI: [Seen.ZEROS, Seen.DATA],
     }
     assert {act.steps[-1].certainty for act in acts("shared-integrity")} == {Certainty.INFERRED}

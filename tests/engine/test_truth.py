@@ -7,8 +7,11 @@ import pytest
 
 from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, PageType, Use
 from tdxreclaim.engine.truth import (
+    OWNED_READS_POISON,
     QUIRK_TDX_PW_MCE,
     RULES,
+    SHARED,
+    Effect,
     Key,
     Mode,
     Op,
@@ -68,7 +71,9 @@ class Cell:
                 self.cached_by = ""
         elif op is Op.PARTIAL_WRITE:
             if not self.bad:
-                if affected and self.writer == "td" and not inside:
+                if (affected and self.writer == "td" and not inside) or (
+                    who != "keyid0" and not self.sound_to(who, ci=ci)
+                ):
                     self.bad = "mismatch"
                 else:
                     self.store(who, ci=ci)
@@ -86,13 +91,19 @@ class Cell:
         if hit:
             return "data"
         if not self.bad:
-            if not inside and self.writer == "td":
+            if not inside and self.writer == "td" and (who == "keyid0" or not ci):
                 return "zeros"
-            checked = ci and who != "keyid0"
-            if (not inside or self.writer == "td") and (self.mac_good or not checked):
+            if self.sound_to(who, ci=ci):
                 return "data"
             self.bad = "mismatch"
         return "poison"
+
+    def sound_to(self, who: str, *, ci: bool) -> bool:
+        """Whether the controller lets *who* read the line, or the rest of it."""
+        if who == "keyid0" or (who == "other" and not ci):
+            return True
+        theirs = (self.writer == "td") == (who != "other")
+        return theirs and (self.mac_good or not ci)
 
 
 WHO = {Key.SHARED: "keyid0", Key.SHARED_INTEGRITY: "other", Key.TD: "td", Key.GLOBAL: "module"}
@@ -131,7 +142,36 @@ def test_every_rule_decides_some_access_and_says_where_it_was_read() -> None:
     }
 
     assert used == {rule.name for rule in (*RULES, *QUIRK_TDX_PW_MCE)}
-    assert all(rule.source for rule in (*RULES, *QUIRK_TDX_PW_MCE))
+    assert all(rule.source for rule in (*RULES, *QUIRK_TDX_PW_MCE, *OWNED_READS_POISON))
+
+
+def test_the_contested_cell_is_one_and_its_other_reading_changes_nothing_else() -> None:
+    for mode, erratum in PLATFORMS:
+        zeros = tables(mode, erratum=erratum)
+        poison = tables(mode, erratum=erratum, owned_reads_poison=True)
+        differing = {
+            (op, key, line.owner)
+            for op, key, line in product(Op, Key, reachable(mode))
+            if zeros[op, key].seen[line.code] != poison[op, key].seen[line.code]
+            or zeros[op, key].after[line.code] != poison[op, key].after[line.code]
+        }
+        assert differing == ({(Op.READ, Key.SHARED, True)} if mode is Mode.CI else set())
+    contested = {rule.name for rule in RULES if rule.certainty is Certainty.CONTESTED}
+    assert contested == {
+        "read-keyid0-owned-line-ci",
+        "read-shared-integrity-owned-line-ci",
+        "partial-write-shared-integrity-owned-ci",
+    }
+
+
+def test_a_partial_write_converts_verified_for_keyid_0_alone() -> None:
+    converting = [
+        rule for rule in RULES if rule.op is Op.PARTIAL_WRITE and rule.effect is Effect.WRITE
+    ]
+    verified = [rule.keys for rule in converting if rule.certainty is Certainty.VERIFIED]
+
+    assert verified == [{Key.SHARED}]
+    assert len(converting) > 1
 
 
 def test_the_erratum_changes_partial_writes_through_shared_keys_to_owned_lines_and_nothing_else() -> (
@@ -145,10 +185,9 @@ def test_the_erratum_changes_partial_writes_through_shared_keys_to_owned_lines_a
             if plain[op, key].after[line.code] != quirk[op, key].after[line.code]
             or plain[op, key].seen[line.code] != quirk[op, key].seen[line.code]
         }
-        assert differing == {
-            (Op.PARTIAL_WRITE, Key.SHARED, True),
-            (Op.PARTIAL_WRITE, Key.SHARED_INTEGRITY, True),
-        }
+        # In Ci a key with integrity poisons such a line without the erratum too.
+        keys = {Key.SHARED} if mode is Mode.CI else SHARED
+        assert differing == {(Op.PARTIAL_WRITE, key, True) for key in keys}
 
 
 def owned(health: Health) -> Line:
@@ -161,8 +200,8 @@ def hosts(health: Health) -> Line:
 
 # The read table of the specification, row by row.
 READS = [
-    ("host line", Key.SHARED, hosts(Health.MAC_UNFIT), "data verified", "data verified"),
-    ("owned line", Key.SHARED, owned(Health.MAC_FITS), "zeros verified", "zeros verified"),
+    ("host line", Key.SHARED, hosts(Health.MAC_UNFIT), "data verified", "data inferred"),
+    ("owned line", Key.SHARED, owned(Health.MAC_FITS), "zeros verified", "zeros contested"),
     (
         "integrity key, no MAC",
         Key.SHARED_INTEGRITY,
@@ -175,26 +214,22 @@ READS = [
         Key.SHARED_INTEGRITY,
         owned(Health.MAC_FITS),
         "zeros verified",
-        "zeros inferred",
+        "poison contested",
     ),
-    ("TD, MAC fits", Key.TD, owned(Health.MAC_FITS), "data verified", "data verified"),
-    ("TD, MAC fails", Key.TD, owned(Health.MAC_UNFIT), "data verified", "poison verified"),
+    ("TD, MAC fits", Key.TD, owned(Health.MAC_FITS), "data inferred", "data verified"),
+    ("TD, MAC fails", Key.TD, owned(Health.MAC_UNFIT), "data inferred", "poison verified"),
     ("TD, not owned", Key.TD, hosts(Health.MAC_UNFIT), "poison verified", "poison verified"),
-    (
-        "poisoned, KeyID 0",
-        Key.SHARED,
-        owned(Health.POISON_INTEGRITY),
-        "poison verified",
-        "poison verified",
+    *(
+        (f"{who}, {name}", key, line, f"poison {known}", f"poison {known}")
+        for who, key, known in (
+            ("KeyID 0", Key.SHARED, "inferred"),
+            ("TD", Key.TD, "verified"),
+        )
+        for name, line in (
+            ("integrity poison", owned(Health.POISON_INTEGRITY)),
+            ("hardware poison", hosts(Health.POISON_HARDWARE)),
+        )
     ),
-    (
-        "poisoned, host line",
-        Key.SHARED,
-        hosts(Health.POISON_HARDWARE),
-        "poison verified",
-        "poison verified",
-    ),
-    ("poisoned, TD", Key.TD, owned(Health.POISON_INTEGRITY), "poison verified", "poison verified"),
 ]
 
 

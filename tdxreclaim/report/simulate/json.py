@@ -132,6 +132,7 @@ def render(simulation: Simulation) -> str:
             "partial_writes": result.partial_writes,
             "partial_writes_skipped": result.partial_writes_skipped,
             "machine_check_count": result.machine_check_count,
+            "contested_reads": result.contested_reads,
             "machine_checks": [
                 {
                     "address": check.address,
@@ -211,6 +212,7 @@ def _acts(scenario: Scenario) -> list[dict[str, object]]:
             "affected": act.platform.erratum,
             "seam_nr": act.platform.seam_nr,
             "packages": act.platform.packages,
+            "owned_reads_poison": act.platform.owned_reads_poison,
             "steps": [
                 {
                     "did": step.did,

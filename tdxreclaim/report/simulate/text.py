@@ -11,6 +11,7 @@ from tdxreclaim.report.check.text import faked_line
 from tdxreclaim.report.page import Page as Sheet
 from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS
 from tdxreclaim.tables.kernels import Clearing as KernelClearing
+from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tdxreclaim.costs.scene import WhatIf
     from tdxreclaim.engine.recorder import Event
     from tdxreclaim.engine.scenarios import Scenario
+    from tdxreclaim.engine.script import Act
     from tdxreclaim.report.simulate.simulation import Simulation
 
 PHASE_NAMES = {
@@ -216,6 +218,12 @@ def _afterwards(sheet: Sheet, simulation: Simulation) -> None:
             sheet.item(f"Handed over as reusable: {handed}.")
     written = _many(result.partial_writes, "partial write")
     sheet.item(f"The host then used the memory again, {written} among its accesses.")
+    if result.contested_reads:
+        sheet.item(
+            f"{_many(result.contested_reads, 'line')} had the TD Owner bit when the host read "
+            "them: zeros by the specification's prose and Linux, which is taken; an unofficial "
+            "note says poison, and each would be a #MC. See scenario keyid0-reads-zeros."
+        )
     if not result.machine_check_count:
         sheet.item("No machine check.")
         return
@@ -308,7 +316,7 @@ def render_scenario(scenario: Scenario, *, width: int = 80, color: bool = False)
         erratum = "with" if platform.erratum else "without"
         packages = f", {platform.packages} packages" if platform.packages > 1 else ""
         seam = "" if platform.seam_nr else ", no SEAM_NR"
-        sheet.heading(f"{platform.mode}, {erratum} tdx_pw_mce{seam}{packages}")
+        sheet.heading(f"{platform.mode}, {erratum} tdx_pw_mce{seam}{packages}{_reading(act)}")
         for step in act.steps:
             outcome = [str(each) for each in (step.reply, step.seen) if each is not None]
             if step.machine_check:
@@ -322,6 +330,15 @@ def render_scenario(scenario: Scenario, *, width: int = 80, color: bool = False)
             sheet.paragraph(f"{page}; {line}", first="      ", indent=6)
             sheet.paragraph(f"[{step.certainty}] {step.source}", "dim", first="      ", indent=6)
     return sheet.text()
+
+
+def _reading(act: Act) -> str:
+    """Whose reading of a contested cell the act plays, if it meets one."""
+    if all(step.certainty is not Certainty.CONTESTED for step in act.steps):
+        return ""
+    if act.platform.owned_reads_poison:
+        return ", as an unofficial note has it"
+    return ", as the specification's prose has it"
 
 
 def render_scenarios(scenarios: Iterable[Scenario], *, width: int = 80, color: bool = False) -> str:
