@@ -9,6 +9,15 @@ from __future__ import annotations
 from enum import IntEnum
 
 
+class NagiosState(IntEnum):
+    """What a monitoring plugin may end with."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
 class ExitStatus(IntEnum):
     """Every exit status of every command; the only list of them in the code.
 
@@ -32,6 +41,11 @@ class ExitStatus(IntEnum):
         """What the status tells a script, as README and man page print it."""
         return _MEANINGS[self]
 
+    @property
+    def nagios(self) -> NagiosState:
+        """What ``--format nagios`` ends with instead; a posture may tell more."""
+        return _NAGIOS.get(self, NagiosState.UNKNOWN)
+
 
 _MEANINGS = {
     ExitStatus.NOT_REQUIRED: (
@@ -46,6 +60,14 @@ _MEANINGS = {
     ExitStatus.FINDINGS: "triage found something to act on, or an emulated shutdown ends badly",
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",
+}
+
+
+# Whatever is not here is a failure, or not known: UNKNOWN.
+_NAGIOS = {
+    ExitStatus.NOT_REQUIRED: NagiosState.OK,
+    ExitStatus.REQUIRED: NagiosState.WARNING,
+    ExitStatus.NOT_APPLICABLE: NagiosState.OK,
 }
 
 

@@ -18,6 +18,7 @@ from tdxreclaim.errors import ExitStatus
 from tdxreclaim.policy.decide import VERDICT_RULES
 from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
 from tdxreclaim.report import shell
+from tdxreclaim.report.check.formats import FORMATS
 from tdxreclaim.tables.kernels import Clearing, Kexec
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def test_statuses_are_the_same_in_the_manual_the_readme_and_the_code() -> None:
     }
     in_readme = {
         int(status): text
-        for status, text in re.findall(r"^\| (\d+) \| (.*) \|$", README.read_text(), re.MULTILINE)
+        for status, text in re.findall(
+            r"^\| (\d+) \| (.*) \| .* \|$", README.read_text(), re.MULTILINE
+        )
     }
     assert in_readme == expected
     assert {s: t.lower().rstrip(" .") for s, t in in_page.items()} == {
@@ -101,6 +104,16 @@ def test_statuses_are_the_same_in_the_manual_the_readme_and_the_code() -> None:
 def test_the_manual_explains_every_value(values: tuple[str, ...]) -> None:
     words = set(re.split(r"[^a-z0-9_-]+", _plain(_page("tdxreclaim-check.1"))))
     assert set(values) <= words
+
+
+def test_the_readme_tells_what_a_monitor_gets() -> None:
+    rows = re.findall(r"^\| (\d+) \| .* \| (\w+).* \|$", README.read_text(), re.MULTILINE)
+    assert rows == [(str(status.value), status.nagios.name) for status in ExitStatus]
+
+
+def test_the_manual_explains_every_format_of_check() -> None:
+    formats = _page("tdxreclaim-check.1").partition(".Sh OUTPUT FORMATS")[2].partition(".Sh")[0]
+    assert sorted(re.findall(r"^\.It Cm (\w+)$", formats, re.MULTILINE)) == sorted(FORMATS)
 
 
 def test_the_manual_lists_every_shell_name_in_order() -> None:

@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from tdxreclaim import __version__
-from tdxreclaim.cli.output import ClosedPipeError, emit, emit_error, help_option
+from tdxreclaim.cli.output import ClosedPipeError, emit, emit_error, help_option, requested_format
 from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageError
 
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
@@ -112,6 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
         # Without a name it is no file of ours: what we print could not be written.
         _discard_stdout()
         return emit_error(OutputError("standard output", error.strerror or str(error)), [])
+    except Exception as error:
+        if requested_format(given) != "nagios":
+            raise
+        # A traceback's status 1 would be a WARNING.
+        return emit_error(TdxReclaimError("bug", f"{type(error).__name__}: {error}"), given)
     return status if isinstance(status, int) else ExitStatus.NOT_REQUIRED
 
 

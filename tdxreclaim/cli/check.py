@@ -8,7 +8,6 @@ import click
 
 from tdxreclaim.cli.host_options import host_options, read_chosen_host
 from tdxreclaim.cli.output import (
-    FORMATS,
     color_option,
     emit,
     format_option,
@@ -18,14 +17,17 @@ from tdxreclaim.cli.output import (
     wants_color,
 )
 from tdxreclaim.errors import ExitStatus, UsageError
+from tdxreclaim.report.check.formats import FORMATS
 
 if TYPE_CHECKING:
+    from tdxreclaim.policy.model import Decision
     from tdxreclaim.report.check.report import Report
 
 
 @click.command(add_help_option=False)
 @host_options
 @format_option(*FORMATS)
+@click.option("--expires", metavar="DURATION", help="With nfd: when the features are dropped.")
 @click.option("--explain", is_flag=True, help="Show every rule that was weighed.")
 @output_option
 @color_option
@@ -40,6 +42,7 @@ def check(
     /,
     *,
     format_: str,
+    expires: str | None,
     explain: bool,
     output: str | None,
     color: str,
@@ -58,13 +61,46 @@ def check(
 
     if quiet:
         _refuse_with_quiet(ctx)
+    if format_ == "nagios":
+        _refuse_with_nagios(ctx, exit_zero=exit_zero)
+    until = _expiry(expires, format_)
     chosen = read_chosen_host(symbols=not quiet, **host)
     decision = decide(chosen.facts)
     if not quiet:
         colored = wants_color(color, output)
-        report = Report(decision, chosen.source, chosen.form, explain)
+        report = Report(decision, chosen.source, chosen.form, explain, until)
         emit(_render(report, format_, color=colored), output, color=colored)
-    ctx.exit(ExitStatus.NOT_REQUIRED if exit_zero else decision.verdict.exit_status)
+    ctx.exit(ExitStatus.NOT_REQUIRED if exit_zero else _status(decision, format_))
+
+
+def _status(decision: Decision, format_: str) -> int:
+    if format_ != "nagios":
+        return decision.verdict.exit_status
+    from tdxreclaim.report.check.nagios import state
+
+    return state(decision)
+
+
+def _expiry(duration: str | None, format_: str) -> str | None:
+    """Return when what is printed is to be forgotten, RFC 3339."""
+    if duration is None:
+        return None
+    if format_ != "nfd":
+        raise UsageError("--expires", "needs --format nfd")
+    import time
+
+    from tdxreclaim.units import parse_duration
+
+    until = time.time() + parse_duration("--expires", duration) / 1e9
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
+
+
+def _refuse_with_nagios(ctx: click.Context, *, exit_zero: bool) -> None:
+    if exit_zero:
+        raise UsageError("--exit-zero", "contradicts --format nagios, whose status is the answer")
+    if ctx.get_parameter_source("format_") is click.core.ParameterSource.ENVIRONMENT:
+        # It changes the status, which no environment may do.
+        raise UsageError("TDXRECLAIM_FORMAT", "nagios has to be given as --format nagios")
 
 
 def _refuse_with_quiet(ctx: click.Context) -> None:
@@ -80,16 +116,10 @@ def _refuse_with_quiet(ctx: click.Context) -> None:
 
 
 def _render(report: Report, format_: str, *, color: bool) -> str:
-    match format_:
-        case "json":
-            from tdxreclaim.report.check import json as json_v1
+    if format_ == "text":
+        from tdxreclaim.report.check import text
 
-            return json_v1.render(report)
-        case "shell":
-            from tdxreclaim.report import shell
+        return text.render(report, width=terminal_width(), color=color)
+    from tdxreclaim.report.check.formats import render
 
-            return shell.render(report)
-        case _:
-            from tdxreclaim.report.check import text
-
-            return text.render(report, width=terminal_width(), color=color)
+    return render(report, format_)

@@ -230,18 +230,21 @@ def emit_error(error: TdxReclaimError, arguments: Sequence[str]) -> int:
     """Say an error on stderr, and in the format asked for on stdout; return its status."""
     from tdxreclaim.facts.evidence import flat
 
-    render = _error_renderer(requested_format(arguments))
+    wanted = requested_format(arguments)
+    render = _error_renderer(wanted)
     if render is not None:
         with contextlib.suppress(OSError):
             click.echo(render(error), nl=False)
     with contextlib.suppress(OSError):
         click.echo(f"tdxreclaim: {flat(error.what)}: {flat(error.why)}", err=True)
-    return error.exit_status
+    return error.exit_status.nagios if wanted == "nagios" else error.exit_status
 
 
 def requested_format(arguments: Sequence[str]) -> str:
     """Return the ``--format`` on a command line, even of one that does not parse."""
     wanted = os.environ.get(_ENV_FORMAT) or "text"
+    if wanted == "nagios":  # it changes the status, which no environment may do
+        wanted = "text"
     for number, argument in enumerate(arguments):
         if argument == "--":
             break
@@ -261,4 +264,10 @@ def _error_renderer(wanted: str) -> Callable[[TdxReclaimError], str] | None:
         from tdxreclaim.report import shell
 
         return shell.render_error
+    if wanted in ("jsonl", "nagios"):
+        from importlib import import_module
+
+        module = import_module(f"tdxreclaim.report.check.{wanted}")
+        rendered: Callable[[TdxReclaimError], str] = module.render_error
+        return rendered
     return None

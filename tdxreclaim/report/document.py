@@ -15,18 +15,21 @@ ERROR_SCHEMA = "tdxreclaim.error/1"
 
 def render_error(error: TdxReclaimError) -> str:
     """Return an error as one JSON object."""
-    return dump(
-        {
-            "schema": ERROR_SCHEMA,
-            "tool": tool(),
-            "error": {
-                "kind": error.kind,
-                "what": error.what,
-                "why": error.why,
-                "exit_status": int(error.exit_status),
-            },
-        }
-    )
+    return dump(error_document(error))
+
+
+def error_document(error: TdxReclaimError) -> dict[str, object]:
+    """Return an error as what JSON is made of."""
+    return {
+        "schema": ERROR_SCHEMA,
+        "tool": tool(),
+        "error": {
+            "kind": error.kind,
+            "what": error.what,
+            "why": error.why,
+            "exit_status": int(error.exit_status),
+        },
+    }
 
 
 def dump(document: dict[str, object]) -> str:

@@ -19,8 +19,13 @@ CHECK_SCHEMA = "tdxreclaim.check/2"
 
 def render(report: Report) -> str:
     """Return the report as one JSON object, two spaces deep."""
+    return dump(document(report))
+
+
+def document(report: Report) -> dict[str, object]:
+    """Return the report as what JSON is made of."""
     decision = report.decision
-    document: dict[str, object] = {
+    found: dict[str, object] = {
         "schema": CHECK_SCHEMA,
         "tool": tool(),
         "source": {
@@ -73,11 +78,11 @@ def render(report: Report) -> str:
         ],
     }
     if report.explain:
-        document["weighed"] = [
+        found["weighed"] = [
             {"rule": step.rule, "fired": step.fired, "because": step.because}
             for step in decision.weighed
         ]
-    return dump(document)
+    return found
 
 
 def _processor(processor: Processor) -> dict[str, object]:

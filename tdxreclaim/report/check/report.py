@@ -21,13 +21,15 @@ class Report(NamedTuple):
 
     ``source`` names the host: ``this host``, a file, ``command line``;
     ``form`` is ``live``, ``faked`` or what a capture was recognised as.
-    ``explain`` asks for every rule that was weighed.
+    ``explain`` asks for every rule that was weighed.  ``expires`` is when the
+    answer is to be forgotten, RFC 3339 in UTC.
     """
 
     decision: Decision
     source: str
     form: str
     explain: bool = False
+    expires: str | None = None
 
     @property
     def origins(self) -> tuple[Origin, ...]:

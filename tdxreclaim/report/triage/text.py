@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.report.markup import code as _code
+from tdxreclaim.report.markup import plain as _plain
 from tdxreclaim.report.page import Page
 from tdxreclaim.report.triage.summary import Triage, log_line
 from tdxreclaim.tables.findings.kind import Severity
@@ -115,20 +117,3 @@ def render_markdown(triage: Triage) -> str:
         lines += ["", "### Not read or not used", ""]
         lines += [f"- {_plain(line)}" for line in triage.skipped]
     return "\n".join(lines) + "\n"
-
-
-_SPECIAL = str.maketrans({c: f"\\{c}" for c in "\\`*_[]<>#|~"} | {"@": "&#64;"})
-
-
-def _plain(text: str) -> str:
-    """Return *text* with nothing in it that Markdown would act on."""
-    return text.translate(_SPECIAL)
-
-
-def _code(text: str) -> str:
-    """Return *text* as a code span, however many backticks are in it."""
-    fence = "`"
-    while fence in text:
-        fence += "`"
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
