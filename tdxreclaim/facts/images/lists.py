@@ -1,0 +1,79 @@
+"""Texts that come beside a kernel: its configuration and its lists of symbols."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.facts.images.parts import TELLING, Configuration, Names, Part
+from tdxreclaim.facts.kernel import parse_config
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_HEADING = re.compile(r"^# Linux/(\S+) (\d[\w.+~-]{2,120}) Kernel Configuration\r?$", re.MULTILINE)
+
+
+_OPTION = re.compile(r"^(?:# )?CONFIG_\w+(?:=| is not set)", re.MULTILINE)
+
+
+_SYSTEM_MAP = re.compile(r"[0-9a-f]{8,16} [A-Za-z?] \S")
+
+
+_SYMVERS = re.compile(r"0x[0-9a-f]{8}\t\S+\t")
+
+
+# A kernel has over 60,000 symbols and exports over 5,000.
+_FEWEST = {False: 20_000, True: 3_000}
+
+
+# The wrappers of a SEAMCALL: of its assembly, and of each leaf.
+_SEAMCALLS = re.compile(r"(?:__)?seamcall|tdh_")
+
+
+def parse_configuration(text: str) -> tuple[str | None, Configuration]:
+    """Return the release in the heading of a kernel configuration, and what it tells."""
+    heading = _HEADING.search(text)
+    return heading[2] if heading else None, Configuration(parse_config(text))
+
+
+def names_of(names: Collection[str], *, exported: bool = False, cut: bool = False) -> Names:
+    """Return what a list of symbols tells."""
+    bare = {name.partition(".")[0] for name in names if _SEAMCALLS.match(name) or "tdx_" in name}
+    return Names(
+        tdx_host=any(map(_SEAMCALLS.match, bare)),
+        telling=tuple(name for name in TELLING if name in bare),
+        exported=exported,
+        whole=not cut and len(names) > _FEWEST[exported],
+    )
+
+
+def read_list(text: str, name: str) -> Part | None:
+    """Return what a configuration, System.map or Module.symvers tells, ``None`` if it is none.
+
+    Raises:
+        MalformedInputError: it is for another architecture.
+
+    """
+    if _SYSTEM_MAP.match(text) or _SYMVERS.match(text):
+        exported = text.startswith("0x")
+        # ADDRESS TYPE NAME; CRC NAME WHERE HOW
+        column = 1 if exported else 2
+        rows = [line.split() for line in text.splitlines()]
+        names = {row[column] for row in rows if len(row) > column}
+        # A KVM that is built in needs no export.
+        built_in = exported and "\tarch/x86/kvm/kvm\t" not in text
+        cut = built_in or not text.endswith("\n")
+        content = names_of(names, exported=exported, cut=cut)
+        if not (content.whole or content.telling):
+            # Debian's System.map is one line that names another package.
+            why = f"a stub or a part of a list of symbols ({len(rows)} lines), which tells nothing"
+            raise MalformedInputError(name, why)
+        return Part(name, None, content)
+    if not _OPTION.search(text):
+        return None
+    heading = _HEADING.search(text)
+    if heading and heading[1] not in ("x86", "x86_64"):
+        raise MalformedInputError(name, f"a configuration for {heading[1]}, not for x86")
+    return Part(name, *parse_configuration(text))

@@ -1,0 +1,212 @@
+"""What follows from the parts of a kernel that need not run.
+
+Each part is judged alone; parts that contradict each other decide nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from tdxreclaim.facts.images.parts import Configuration, Module, Names, Text
+from tdxreclaim.tables.kernels import Clearing
+from tdxreclaim.tables.sources import Certainty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tdxreclaim.facts.images.parts import Images, Part
+
+_RESETS = ("tdx_quirk_reset_page", "tdx_quirk_reset_paddr")
+
+
+_NOT_TOLD_APART = "; a backport that renamed the function and left the skip out would look the same"
+
+
+class Claim(NamedTuple):
+    """What one part says; ``None`` is "it does not say", of ``tdx_host`` and of ``clearing``.
+
+    ``tdx_host`` is whether the kernel has TDX host support built in.
+    """
+
+    path: str
+    tdx_host: bool | None
+    clearing: Clearing | None
+    certainty: Certainty
+    because: str
+
+
+class ImageFinding(NamedTuple):
+    """What a kernel's parts say together.
+
+    ``clearing`` is ``UNKNOWN`` where they contradict each other or do not
+    say.  ``claims`` are the parts', the best evidence first.
+    """
+
+    clearing: Clearing
+    certainty: Certainty | None
+    rule: str
+    because: str
+    claims: tuple[Claim, ...]
+
+
+def judge_images(images: Images) -> ImageFinding:
+    """Return what the parts of a kernel say of it."""
+    ranked = sorted(images.parts, key=lambda part: _RANK[type(part.content)])
+    claims = tuple(_claim(part) for part in ranked)
+    contradiction = _contradiction(claims)
+    if contradiction:
+        return ImageFinding(Clearing.UNKNOWN, None, "image-contradicts", contradiction, claims)
+    decided = next((claim for claim in claims if claim.clearing is not None), None)
+    if decided is None or decided.clearing is None:
+        because = claims[0].because if claims else "nothing is known of the kernel"
+        return ImageFinding(Clearing.UNKNOWN, None, "image-not-told", because, claims)
+    rule = _RULES[decided.clearing]
+    certainty = _best(claim.certainty for claim in claims if claim.clearing is decided.clearing)
+    return ImageFinding(decided.clearing, certainty, rule, decided.because, claims)
+
+
+_RULES = {
+    Clearing.NO_TDX_HOST: "image-no-tdx-host",
+    Clearing.ALWAYS: "image-clears-always",
+    Clearing.ON_ERRATUM: "image-clears-on-erratum",
+}
+
+
+IMAGE_RULES = ("image-contradicts", *_RULES.values(), "image-not-told")
+
+
+_RANK: dict[type, int] = {Module: 0, Configuration: 1, Names: 2, Text: 3}
+
+
+def _best(certainties: Iterable[Certainty]) -> Certainty:
+    return min(certainties, key=list(Certainty).index)
+
+
+def _contradiction(claims: tuple[Claim, ...]) -> str:
+    """Return which two parts cannot be of one kernel, empty if all can."""
+    for index, one in enumerate(claims):
+        for other in claims[:index]:
+            hosts = {one.tdx_host, other.tdx_host}
+            # What the core offers says nothing of a KVM that does not use it.
+            clearings = {one.clearing, other.clearing} - {None, Clearing.NO_TDX_HOST}
+            if hosts >= {True, False} or len(clearings) > 1:
+                return f"{other.path} ({other.because}) contradicts {one.path} ({one.because})"
+    return ""
+
+
+def _claim(part: Part) -> Claim:
+    match part.content:
+        case Module() as module:
+            claim = _of_module(module)
+        case Configuration(tdx_host=False):
+            claim = _no_tdx_host("it is built without CONFIG_INTEL_TDX_HOST")
+        case Configuration(tdx_host=True):
+            claim = _may_host("CONFIG_INTEL_TDX_HOST=y, without which no kernel runs TDs")
+        case Configuration():
+            claim = _says_nothing("the configuration is cut before CONFIG_INTEL_TDX_HOST")
+        case Names() as names:
+            claim = _of_names(names)
+        case Text() as text:
+            claim = _of_text(text)
+        case _:
+            assert_never(part.content)
+    return claim._replace(path=part.path)
+
+
+def _no_tdx_host(because: str, certainty: Certainty = Certainty.VERIFIED) -> Claim:
+    return Claim(
+        "", tdx_host=False, clearing=Clearing.NO_TDX_HOST, certainty=certainty, because=because
+    )
+
+
+def _may_host(because: str) -> Claim:
+    return Claim("", tdx_host=True, clearing=None, certainty=Certainty.VERIFIED, because=because)
+
+
+def _says_nothing(because: str) -> Claim:
+    return Claim("", tdx_host=None, clearing=None, certainty=Certainty.UNVERIFIED, because=because)
+
+
+def _clears(clearing: Clearing, certainty: Certainty, because: str) -> Claim:
+    return Claim("", tdx_host=True, clearing=clearing, certainty=certainty, because=because)
+
+
+def _of_module(module: Module) -> Claim:
+    if module.clears:
+        return _clears(
+            Clearing.ALWAYS,
+            Certainty.VERIFIED,
+            f"kvm_intel clears by itself, on every CPU ({module.clears} MOVDIR64B in its code)",
+        )
+    if module.resets and module.tdh_imports:
+        return _clears(
+            Clearing.ON_ERRATUM,
+            Certainty.INFERRED,
+            f"kvm_intel leaves the clearing to the core's {' and '.join(module.resets)}, which "
+            f"clears only with the erratum flag set{_NOT_TOLD_APART}",
+        )
+    if module.tdh_imports or module.seamcalls or module.reclaims or module.resets:
+        return _may_host(
+            "kvm_intel has code for TDs, and neither clears by itself nor has the core clear"
+        )
+    return Claim(
+        "",
+        # The core may have TDX host support all the same.
+        tdx_host=None,
+        clearing=Clearing.NO_TDX_HOST,
+        certainty=Certainty.VERIFIED,
+        because="kvm_intel imports no SEAMCALL wrapper (tdh_*): KVM cannot run TDs",
+    )
+
+
+def _of_names(names: Names) -> Claim:
+    resets = [name for name in names.telling if name in _RESETS]
+    if "tdx_clear_page" in names.telling:
+        if resets:
+            return _says_nothing(
+                f"tdx_clear_page and {resets[0]} are there, of two generations of the reclaim code"
+            )
+        return _clears(
+            Clearing.ALWAYS, Certainty.INFERRED, "tdx_clear_page clears without asking for a flag"
+        )
+    if resets:
+        return _clears(
+            Clearing.ON_ERRATUM,
+            Certainty.INFERRED,
+            f"{resets[0]} clears only with the erratum flag set{_NOT_TOLD_APART}",
+        )
+    if not names.whole:
+        return _says_nothing("the list of symbols is not whole")
+    if "tdh_phymem_page_reclaim" in names.telling:
+        return _clears(
+            Clearing.ALWAYS,
+            Certainty.INFERRED,
+            "the core has tdh_phymem_page_reclaim and no tdx_quirk_reset_*: KVM clears by itself",
+        )
+    if names.tdx_host:
+        return _may_host("there are SEAMCALLs in the core, and none that takes a page back")
+    if names.exported:
+        return _no_tdx_host("no SEAMCALL wrapper (tdh_*) is exported to KVM", Certainty.INFERRED)
+    return _no_tdx_host("a whole list of symbols without any SEAMCALL")
+
+
+def _of_text(text: Text) -> Claim:
+    if not text.key_ids:
+        return _no_tdx_host(
+            'no "private KeyID range" in it, which every build with TDX host support has',
+            Certainty.INFERRED,
+        )
+    resets = [name for name in text.exported if name in _RESETS]
+    if resets:
+        return _clears(
+            Clearing.ON_ERRATUM,
+            Certainty.INFERRED,
+            f"it exports {resets[0]}, which clears only with the erratum flag set{_NOT_TOLD_APART}",
+        )
+    if "tdh_phymem_page_reclaim" in text.exported:
+        return _clears(
+            Clearing.ALWAYS,
+            Certainty.INFERRED,
+            "it exports tdh_phymem_page_reclaim and no tdx_quirk_reset_*: KVM clears by itself",
+        )
+    return _may_host('it is built with TDX host support ("private KeyID range")')
