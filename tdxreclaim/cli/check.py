@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @host_options
 @format_option(*FORMATS)
 @click.option("--expires", metavar="DURATION", help="With nfd: when the features are dropped.")
-@click.option("--explain", is_flag=True, help="Show every rule that was weighed.")
+@click.option(
+    "--explain", is_flag=True, help="Show evidence, sources, and every rule that was weighed."
+)
 @output_option
 @color_option
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing: the exit status is the answer.")

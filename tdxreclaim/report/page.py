@@ -51,20 +51,46 @@ class Page:
         self.blank()
         self._print(Text(text, style="bold"))
 
-    def paragraph(self, text: str, style: str = "", *, first: str = "", indent: int = 0) -> None:
-        """Add *text*; *first* stands before its first line, *indent* before the others."""
+    def paragraph(
+        self,
+        text: str,
+        style: str = "",
+        *,
+        first: str = "",
+        indent: int = 0,
+        most: int | None = None,
+    ) -> None:
+        """Add *text*; *first* stands before its first line, *indent* before the others.
+
+        What is beyond *most* lines is cut, which "..." says.
+        """
         room = self.width - max(len(first), indent)
         # Whatever it is and wherever it is from: one line, and safe for a terminal.
-        lines = Text(flat(text), style=style).wrap(self._console, room, overflow="fold")
+        lines = list(Text(flat(text), style=style).wrap(self._console, room, overflow="fold"))
+        if most is not None and len(lines) > most:
+            last = lines[most - 1]
+            last.rstrip()
+            last.truncate(room - 4)
+            last.append(" ...")
+            lines = lines[:most]
         for number, line in enumerate(lines):
             line.rstrip()
             head = first if number == 0 else " " * indent
             self._print(Text(head).append_text(line))
 
-    def labelled(self, label: str, text: str, style: str = "") -> None:
-        """Add *label* and, beside it, *text*."""
+    def labelled(self, label: str, text: str, style: str = "", *, most: int | None = None) -> None:
+        """Add *label* and, beside it, *text*, cut after *most* lines."""
         first = f"{'':{_INDENT}}{label:<{_LABEL}}"
-        self.paragraph(text, style, first=first, indent=len(first))
+        self.paragraph(text, style, first=first, indent=len(first), most=most)
+
+    def ends(self, left: str, right: str) -> None:
+        """Add *left* and, at the other end of the line if there is room, *right*."""
+        room = self.width - len(left) - len(right)
+        if room > 1:
+            self._print(Text(left).append(" " * room + right, style="dim"))
+        else:
+            self.paragraph(left)
+            self.paragraph(right, "dim")
 
     def item(self, text: str) -> None:
         """Add *text* as one of a list."""

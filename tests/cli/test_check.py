@@ -61,14 +61,14 @@ def test_faked(
     assert document["source"]["origins"] == ["faked"]
     text = run("check", *arguments)
     assert text.status == status
-    assert "FAKED" in text.out
+    assert "[what-if: CPU" in " ".join(text.out.split())
 
 
 def test_faked_parts_over_a_capture_name_what_was_faked(run: RunTool) -> None:
     base = ("check", "--from", "gnr-6.17-active")
     newer = run(*base, "--kernel", "6.18", cwd=HOSTS)
     assert newer.status == 0
-    assert "FAKED in part: the kernel was given" in newer.out
+    assert "[what-if: kernel from the command line]" in " ".join(newer.out.split())
     other = json.loads(run(*base, "--cpu", "emr", "--format", "json", cwd=HOSTS).out)
     assert other["verdict"] == "clear-required"
     assert other["source"]["origins"] == ["captured", "faked"]
@@ -435,3 +435,20 @@ def test_completion_offers_commands_and_options() -> None:
     }
     assert complete("tdxreclaim ") == commands
     assert {"--from", "--from-format", "--format"} <= complete("tdxreclaim check --f")
+
+
+# The reader's thirty seconds: a terminal of 80 by 24 keeps the prompt and the answer.
+@pytest.mark.parametrize("host", sorted(path.name for path in HOSTS.iterdir()))
+def test_the_answer_fits_a_screen(host: str, run: RunTool) -> None:
+    lines = run("check", "--from", host, cwd=HOSTS).out.splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize("host", ["gnr-6.17-active", "spr-6.18-at-risk", "gnr-truncated"])
+def test_explain_adds_to_the_answer_and_changes_none_of_it(host: str, run: RunTool) -> None:
+    short = run("check", "--from", host, cwd=HOSTS).out.rstrip().rpartition("\n\n")[0].splitlines()
+    long = run("check", "--from", host, "--explain", cwd=HOSTS).out.splitlines()
+    assert long[: len(short)] == short
+    for heading in ("Why", "Evidence", "All that was weighed"):
+        assert heading in long

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.report.check.text import faked_line, headline
+from tdxreclaim.report.check.text import headline
 from tdxreclaim.report.markup import code, plain
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ def _lines(report: Report) -> Iterator[str]:
     yield ""
     yield f"**{plain(headline(report))}**"
     yield ""
-    if report.faked:
-        yield plain(faked_line(report))
-        yield ""
     yield "| | |"
     yield "|---|---|"
     for name, value in _table(report):

@@ -1,7 +1,8 @@
-"""Text for people: the verdict in a sentence, then why, evidence, advice."""
+"""Text for people: the answer in a few lines; all that led to it with ``--explain``."""
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.facts.evidence import (
@@ -13,12 +14,16 @@ from tdxreclaim.facts.evidence import (
     Origin,
     flat,
 )
-from tdxreclaim.policy.model import Decision, Posture, Verdict
+from tdxreclaim.policy.model import Decision, HostState, Posture, Silicon, Verdict
 from tdxreclaim.report.page import Page
+from tdxreclaim.tables.errata import ERRATA
+from tdxreclaim.tables.kernels import Clearing, Kexec
+from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from tdxreclaim.policy.model import Processor
     from tdxreclaim.report.check.report import Report
 
 _VERDICT_STYLE = {
@@ -27,132 +32,232 @@ _VERDICT_STYLE = {
     Verdict.UNDETERMINED: "bold yellow",
     Verdict.NOT_APPLICABLE: "bold",
 }
+_ERRATA = " or ".join(erratum.id for erratum in ERRATA)
+_MOST_CPU_LINES = 2
+# Facts are cut to fit the screen; --explain has them whole.
+_MOST_LINES = 2
+_CUT_FROM_WIDTH = 80
 
 
 def render(report: Report, *, width: int = 80, color: bool = False) -> str:
     """Return the report as text of *width* columns (40 at least)."""
-    decision = report.decision
     page = Page(width, color=color)
-    page.paragraph(headline(report), _VERDICT_STYLE[decision.verdict])
-    if report.faked:
-        page.paragraph(faked_line(report), "yellow")
-    page.blank()
-    page.labelled("verdict", f"{decision.verdict} (rule {decision.rule})")
-    page.labelled("posture", f"{decision.posture}: {decision.posture_because}")
-    page.labelled("source", _source(report))
-
-    page.heading("Why")
-    page.paragraph(_capital(_sentence(decision.because)), first="  ", indent=2)
-    silicon, host, kernel = decision.silicon, decision.host, decision.kernel
-    # The rule that decided has been said; another one has not.
-    said = silicon.rule == decision.rule
-    page.labelled("silicon", silicon.status + ("" if said else f": {silicon.because}"))
-    for processor in silicon.processors:
-        group = processor.group
-        counted = f"{group.size} x " if group.size else ""
-        name = f" ({processor.codename})" if processor.codename else ""
-        page.labelled("", f"{counted}{group.describe()}{name}: {processor.silicon}")
-    page.labelled("host", f"{host.state}: {host.because}")
-    page.labelled("kernel", f"{kernel.clearing}: {_kernel(decision)}")
-    page.labelled("kexec", f"{kernel.kexec}: {kernel.kexec_because}")
-
-    if decision.warnings:
-        page.heading("Warnings")
-        for warning in decision.warnings:
-            page.item(warning)
-    if decision.advice:
-        page.heading("Advice")
-        for advice in decision.advice:
-            page.item(advice)
-    page.heading("Evidence")
-    _evidence(page, decision.evidence)
-    if decision.citations:
-        page.heading("Sources")
-        for citation in decision.citations:
-            page.item(str(citation))
+    _summary(page, report)
     if report.explain:
-        page.heading("All that was weighed")
-        for step in decision.weighed:
-            mark = "+" if step.fired else "-"
-            page.paragraph(f"{step.rule}: {step.because}", first=f"  {mark} ", indent=4)
+        _explanation(page, report)
+    page.blank()
+    decision = report.decision
+    page.ends(
+        f"{decision.verdict}, {decision.posture} (exit {int(decision.verdict.exit_status)})",
+        f"rule {decision.rule}" if report.explain else "why, evidence: --explain",
+    )
     return page.text()
 
 
-def headline(report: Report) -> str:
-    """Return the answer in a sentence that can be read aloud."""
+def _summary(page: Page, report: Report) -> None:
     decision = report.decision
-    host = _subject(report)
+    page.paragraph(headline(report), _VERDICT_STYLE[decision.verdict])
+    page.blank()
+    for label, text in _facts(decision):
+        page.labelled(label, text, most=_MOST_LINES if page.width >= _CUT_FROM_WIDTH else None)
+    for number, warning in enumerate(decision.warnings):
+        page.labelled("" if number else "warning", warning, "yellow")
+    if decision.advice:
+        page.blank()
+    for number, advice in enumerate(decision.advice):
+        page.labelled("" if number else "do", advice)
+
+
+def headline(report: Report) -> str:
+    """Return the answer in a sentence that can be read aloud, and what was faked."""
+    first, _, rest = _answer(report).partition(". ")
+    return f"{first}{'.' if rest else ''}{faked_note(report)}{f' {rest}' if rest else ''}"
+
+
+def _answer(report: Report) -> str:
+    decision = report.decision
+    here = "on the captured host" if Origin.CAPTURED in report.origins else "here"
     match decision.verdict:
         case Verdict.NOT_APPLICABLE:
-            return f"There are no TDX pages to clear on {host}: {_sentence(decision.because)}"
+            return f"NOT APPLICABLE: {_sentence(decision.because)}"
         case Verdict.UNDETERMINED:
-            return (
-                f"It is not known whether {host} must clear reclaimed TDX pages; "
-                "clear them until it is."
-            )
+            host = "the captured host" if Origin.CAPTURED in report.origins else "this host"
+            why = _capital(_sentence(decision.because))
+            return f"UNDETERMINED: treat {host} as one that must clear. {why}"
         case Verdict.CLEAR_REQUIRED:
-            answer = f"{_capital(host)} must clear reclaimed TDX pages"
+            if decision.posture is Posture.IDLE:
+                return f"Clearing would be REQUIRED {here}, but {_idle(decision)}."
+            return f"Clearing is REQUIRED {here}{_and_the_kernel(decision)}."
         case Verdict.CLEAR_NOT_REQUIRED:
-            answer = f"{_capital(host)} need not clear reclaimed TDX pages"
+            return f"Clearing is NOT needed {here}{_and_the_kernel(decision)}."
         case _:
             assert_never(decision.verdict)
-    return f"{answer}{_and_the_kernel(decision)}."
 
 
 def _and_the_kernel(decision: Decision) -> str:
     match decision.posture:
         case Posture.CLEARS_AS_REQUIRED:
-            return ", and its kernel does"
+            return ", and this kernel does it"
         case Posture.CLEARS_NEEDLESSLY:
-            return ", but its kernel clears them all the same"
+            return ", but this kernel clears every page anyway"
         case Posture.SKIPS_SAFELY:
-            return ", and its kernel does not"
+            return ", and this kernel skips it"
         case Posture.AT_RISK:
-            return ", and its kernel does NOT"
+            return ", and this kernel does NOT clear. Start no more TDs"
         case Posture.IDLE:
-            return f"; there are none now: {decision.posture_because}"
+            return f", and {_idle(decision)}"
         case Posture.UNKNOWN:
-            return "; what its kernel does is not known"
+            return "; what this kernel does is not known"
         case Posture.NOT_APPLICABLE:
             return ""
         case _:
             assert_never(decision.posture)
 
 
-def _subject(report: Report) -> str:
-    if Origin.LIVE in report.origins:
-        return "this host"
-    if Origin.CAPTURED in report.origins:
-        return "the captured host"
-    return "such a host"
+def _idle(decision: Decision) -> str:
+    off = decision.host.state is HostState.OFF
+    return f"{'TDX is off' if off else 'this kernel cannot run TDs'}: there is no page to clear"
 
 
-def faked_line(report: Report) -> str:
-    """Return which parts of the facts were given on the command line, in a sentence."""
+def faked_note(report: Report) -> str:
+    """Return which parts were given on the command line, in brackets; empty if none was."""
     decision = report.decision
     parts = {
         "CPU": decision.silicon.origin,
-        "host state": decision.host.origin,
+        "TDX state": decision.host.origin,
         "kernel": decision.kernel.origin,
     }
-    faked = [name for name, origin in parts.items() if origin is Origin.FAKED]
-    if len(faked) == len(parts):
-        return "FAKED: this is about what was given on the command line, not about any machine."
-    were = "was" if len(faked) == 1 else "were"
-    return f"FAKED in part: the {' and the '.join(faked)} {were} given on the command line."
+    given = [name for name, origin in parts.items() if origin is Origin.FAKED]
+    if not given:
+        return ""
+    if len(given) == len(parts):
+        # Of no machine: what was not given is unknown, which is not given either.
+        given = ["CPU", "kernel"] if decision.kernel.release else ["CPU"]
+    return f" [what-if: {' and '.join(given)} from the command line]"
+
+
+def _facts(decision: Decision) -> Iterator[tuple[str, str]]:
+    """Yield what the answer rests on, a label and its text each."""
+    yield from _cpus(decision)
+    kernel, host = decision.kernel, decision.host
+    yield (
+        "kernel",
+        f"{flat(kernel.release) if kernel.release else 'release unknown'}: {_kernel(decision)}",
+    )
+    yield "TDX", _tdx(decision)
+    if kernel.kexec in _NO_KDUMP and host.state is not HostState.GUEST:
+        yield "kdump", _NO_KDUMP[kernel.kexec]
+
+
+_NO_KDUMP = {
+    Kexec.REFUSED: "not possible while TDX is on in the BIOS: the kernel refuses kexec",
+    Kexec.NOT_BUILT: "not possible: this kernel has TDX host support or kexec, not both",
+}
+
+
+def _cpus(decision: Decision) -> Iterator[tuple[str, str]]:
+    counted: Counter[tuple[str, str]] = Counter()
+    for processor in decision.silicon.processors:
+        counted[_name(processor), _status(processor)] += processor.group.size or 0
+    if not counted:
+        yield "CPU", decision.silicon.because
+    shown = list(counted.items())[:_MOST_CPU_LINES]
+    for number, ((name, status), size) in enumerate(shown):
+        more = len(counted) - len(shown) if number == len(shown) - 1 else 0
+        others = f"; and {more} other kinds: --explain" if more else ""
+        yield "" if number else "CPU", f"{f'{size} x ' if size else ''}{name}: {status}{others}"
+
+
+def _name(processor: Processor) -> str:
+    group = processor.group
+    if processor.codename:
+        return f"{processor.codename} ({group.number})"
+    return f"{flat(group.vendor) if group.vendor else 'unknown vendor'} {group.number}"
+
+
+def _status(processor: Processor) -> str:
+    match processor.silicon:
+        case Silicon.AFFECTED:
+            return f"affected by {processor.rule}"
+        case Silicon.NOT_AFFECTED:
+            return f"not affected by {_ERRATA}"
+        case Silicon.NO_TDX:
+            return "cannot host TDs"
+        case Silicon.UNKNOWN:
+            return processor.because
+        case _:
+            assert_never(processor.silicon)
+
+
+def _kernel(decision: Decision) -> str:
+    kernel = decision.kernel
+    match kernel.clearing:
+        case Clearing.ALWAYS:
+            said = "clears every page, on every CPU"
+        case Clearing.ON_ERRATUM:
+            flag = decision.host.erratum_flag
+            state = {True: ", and it is", False: ", and it is not", None: ""}[flag]
+            said = f"clears only where tdx_pw_mce is set{state}"
+        case Clearing.NO_TDX_HOST:
+            said = "cannot run TDs"
+        case Clearing.UNKNOWN:
+            return kernel.because.removeprefix(f"{kernel.release} is ")
+        case _:
+            assert_never(kernel.clearing)
+    inferred = kernel.certainty is not None and kernel.certainty is not Certainty.VERIFIED
+    return f"{said} ({kernel.certainty})" if inferred else said
+
+
+def _tdx(decision: Decision) -> str:
+    host = decision.host
+    match host.state:
+        case HostState.GUEST:
+            return "this is a guest"
+        case HostState.OFF:
+            return f"off: {host.because}"
+        case HostState.BIOS_ENABLED:
+            return "on in the BIOS; not known to be initialized"
+        case HostState.INITIALIZED:
+            version = f" {flat(host.module_version)}" if host.module_version else ""
+            return f"on, module{version} initialized"
+        case HostState.UNKNOWN:
+            return "not known to be on or off"
+        case _:
+            assert_never(host.state)
+
+
+def _explanation(page: Page, report: Report) -> None:
+    decision = report.decision
+    page.heading("Why")
+    page.labelled("verdict", f"{decision.verdict}: {_sentence(decision.because)}")
+    page.labelled("posture", f"{decision.posture}: {decision.posture_because}")
+    page.labelled("source", _source(report))
+    silicon, host, kernel = decision.silicon, decision.host, decision.kernel
+    page.labelled("silicon", f"{silicon.status}: {silicon.because}")
+    for processor in silicon.processors:
+        group = processor.group
+        counted = f"{group.size} x " if group.size else ""
+        name = f" ({processor.codename})" if processor.codename else ""
+        page.labelled("", f"{counted}{group.describe()}{name}: {processor.silicon}")
+    page.labelled("TDX", f"{host.state}: {host.because}")
+    certainty = f" ({kernel.certainty})" if kernel.certainty is not None else ""
+    page.labelled("kernel", f"{kernel.clearing}: {kernel.because}{certainty}")
+    page.labelled("kexec", f"{kernel.kexec}: {kernel.kexec_because}")
+    page.heading("Evidence")
+    _evidence(page, decision.evidence)
+    if decision.citations:
+        page.heading("Sources")
+        for citation in decision.citations:
+            page.item(str(citation))
+    page.heading("All that was weighed")
+    for step in decision.weighed:
+        mark = "+" if step.fired else "-"
+        page.paragraph(f"{step.rule}: {step.because}", first=f"  {mark} ", indent=4)
 
 
 def _source(report: Report) -> str:
     origins = ", ".join(report.origins)
     return f"{flat(report.source)} ({report.form}; facts {origins})"
-
-
-def _kernel(decision: Decision) -> str:
-    kernel = decision.kernel
-    because = kernel.because
-    if kernel.certainty is not None and kernel.rule != "release-listed":
-        because += f" ({kernel.certainty})"
-    return because
 
 
 _NOT_LOOKED_AT = (NOT_NEEDED, NOT_GIVEN, NOT_KNOWN_OF_FAKED)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.estimate import estimate
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.report.check.text import faked_line
+from tdxreclaim.report.check.text import faked_note
 from tdxreclaim.report.picture import Bar, Picture, Point, bars, curve, element, page, unfolding
 from tdxreclaim.report.simulate.text import headline, render
 from tdxreclaim.units import PAGE_BYTES, format_ns, format_range, format_size
@@ -24,9 +24,7 @@ _PIECES = 48
 def draw(simulation: Simulation) -> Picture:
     """Return the picture."""
     picture = Picture(_TITLE)
-    picture.text(headline(simulation), "head")
-    if simulation.report.faked:
-        picture.text(faked_line(simulation.report), "faint")
+    picture.text(f"{headline(simulation)}{faked_note(simulation.report)}", "head")
     _against_memory(picture, simulation)
     _by_step(picture, simulation)
     _by_kernel(picture, simulation)

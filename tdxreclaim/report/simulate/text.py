@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tdxreclaim.engine.plan import PLANS, Clearing, Order
 from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.engine.states import describe
-from tdxreclaim.report.check.text import faked_line
+from tdxreclaim.report.check.text import faked_note
 from tdxreclaim.report.page import Page as Sheet
 from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS
 from tdxreclaim.tables.kernels import Clearing as KernelClearing
@@ -46,9 +46,7 @@ def render(simulation: Simulation, *, width: int = 80, color: bool = False) -> s
 def draw(sheet: Sheet, simulation: Simulation) -> None:
     """Put the simulation on a sheet."""
     result, scene = simulation.result, simulation.scene
-    sheet.paragraph(headline(simulation), "bold")
-    if simulation.report.faked:
-        sheet.paragraph(faked_line(simulation.report), "yellow")
+    sheet.paragraph(f"{headline(simulation)}{faked_note(simulation.report)}", "bold")
     sheet.blank()
     sheet.labelled("TD", _size(simulation))
     cpu = f"{scene.cpu}, {'with' if scene.platform.erratum else 'without'} tdx_pw_mce"
