@@ -17,10 +17,10 @@ from tdxreclaim.engine.faults import (
 from tdxreclaim.engine.plan import PLANS, Order, Plan
 from tdxreclaim.engine.recorder import Event, Recorder
 from tdxreclaim.engine.reuse import Aftermath, Hazard
-from tdxreclaim.engine.teardown import Host, Leak
+from tdxreclaim.engine.teardown import FailedPages, Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from tdxreclaim.costs.calibration import Calibration
     from tdxreclaim.engine.module import MachineCheck, Platform
@@ -43,8 +43,12 @@ class Result:
     clock_ns: int
     """Likely time, added up step by step; equals ``estimate.total.likely_ns``."""
     pages_in: int
-    pages_reclaimed: int
-    leaks: tuple[Leak, ...]
+    leaked: tuple[FailedPages, ...]
+    """Pages that nobody gets before a reboot."""
+    handed_back: tuple[FailedPages, ...]
+    """Pages that the host hands out again although the module has them as the TD's."""
+    overwritten_lines: int
+    """Lines of those that were written back for the TD after they were handed back."""
     hazards: Mapping[Hazard, int]
     """Pages that were handed over as reusable with something wrong, before any reuse."""
     partial_writes: int
@@ -67,12 +71,22 @@ class Result:
     @property
     def pages_leaked(self) -> int:
         """Pages that the host does not get back."""
-        return sum(leak.pages for leak in self.leaks)
+        return _pages(self.leaked)
+
+    @property
+    def pages_handed_back(self) -> int:
+        """Pages that go back to the host while the TD owns them."""
+        return _pages(self.handed_back)
+
+    @property
+    def pages_reclaimed(self) -> int:
+        """Pages that come back as they should."""
+        return self.pages_in - self.pages_leaked - self.pages_handed_back
 
     @property
     def is_clean(self) -> bool:
-        """No machine check and no leaked page."""
-        return not self.machine_check_count and not self.leaks
+        """No machine check, and every page came back."""
+        return not (self.machine_check_count or self.leaked or self.handed_back)
 
 
 def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
@@ -118,10 +132,9 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
     for page, line in put_in(injections, machine, shape, plan.order, seed, tick(0)):
         host.note_fault(page, line)
     host.tear_down()
-    after = Aftermath(machine, host.kept_out, recorder, host.clock_ns)
+    after = Aftermath(host, recorder)
     hazards = after.hazards()
     made, skipped = after.use(partial_lines(injections, shape, seed), tick(shape.pages))
-    leaks = tuple(host.leaks.values())
     return Result(
         shape=shape,
         plan=plan,
@@ -132,8 +145,9 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
         estimate=price(host.counts, calibration, shape),
         clock_ns=host.clock_ns,
         pages_in=shape.pages,
-        pages_reclaimed=shape.pages - sum(leak.pages for leak in leaks),
-        leaks=leaks,
+        leaked=tuple(host.leaked.values()),
+        handed_back=tuple(host.handed_back.values()),
+        overwritten_lines=host.overwritten_lines,
         hazards=hazards,
         partial_writes=made,
         partial_writes_skipped=skipped,
@@ -144,6 +158,10 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
         lives={shape.base_pfn + page: tuple(life) for page, life in recorder.lives.items()},
         notes=_notes(plan, injections),
     )
+
+
+def _pages(failed: Iterable[FailedPages]) -> int:
+    return sum(each.pages for each in failed)
 
 
 def _notes(plan: Plan, injections: Injections) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ its scope (each guest page, each vCPU, the TD).  Nothing here acts:
 
 Every row of ``tables.kernels`` whose KVM runs TDs has a plan, made from it.
 
-Sources: Linux 6.16.1, 6.17.0, 6.18.2, 6.19, 7.0 and 7.1.5 ``arch/x86/kvm/vmx/tdx.c``
+Sources: Linux 6.16.1 to 7.3.4 ``arch/x86/kvm/vmx/tdx.c``
 and ``arch/x86/virt/vmx/tdx/tdx.c``; RFC 20250313181629.17764-1-adrian.hunter@intel.com
 for the order that releases the HKID first.
 """
@@ -71,6 +71,8 @@ class Step:
     """The KeyID a WBINVD works on; a clear always goes through KeyID 0."""
     retried: bool = False
     """On TDX_OPERAND_BUSY the host kicks all vCPUs and tries once more."""
+    goes_on: bool = False
+    """The host goes on where it fails."""
     source: str
     certainty: Certainty = Certainty.VERIFIED
 
@@ -121,16 +123,19 @@ class Plan:
                     yield stage, step
 
 
-_KVM = "linux 6.16 to 7.1 arch/x86/kvm/vmx/tdx.c"
+_KVM = "linux 6.16 to 7.3 arch/x86/kvm/vmx/tdx.c"
 
 
-_ZAP = "tdx_sept_zap_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
+_SINCE = "from 6.19 tdx_sept_remove_private_spte(), from 7.2 tdx_sept_remove_leaf_spte()"
+
+
+_ZAP = f"tdx_sept_zap_private_spte(); {_SINCE}"
 
 
 _TRACK = "tdx_track(), until 6.18 by that name"
 
 
-_DROP = "tdx_sept_drop_private_spte(); from 6.19 tdx_sept_remove_private_spte()"
+_DROP = f"tdx_sept_drop_private_spte(); {_SINCE}"
 
 
 _CLEAR = (
@@ -160,7 +165,8 @@ _REMOVE_PAGES = Stage(
     scope=Scope.GUEST_PAGE,
     steps=(
         _step(Action.BLOCK, _ZAP, retried=True),
-        _step(Action.TRACK, _TRACK, retried=True),
+        # tdx_track() returns nothing: the REMOVE after it fails then.
+        replace(_step(Action.TRACK, _TRACK, retried=True), goes_on=True),
         _step(Action.KICK, _TRACK),
         _step(Action.REMOVE, _DROP, retried=True),
         _step(Action.WBINVD, _DROP),

@@ -1,7 +1,7 @@
 """After the teardown: what the host holds now, and what comes of using it.
 
 A page counts as reusable when the module gave it back (NDA) and the host did
-not give it up.  What is wrong with it shows in ``hazards``; whether that
+not give it up, and when the host hands it out although the module did not.  What is wrong with it shows in ``hazards``; whether that
 hurts shows when the host writes parts of lines, reads everything and writes
 everything.
 """
@@ -21,7 +21,7 @@ from tdxreclaim.engine.states import (
     PAGES,
     Dirty,
     Health,
-    Line,
+    Page,
     Use,
 )
 from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen
@@ -29,9 +29,14 @@ from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
 
     from tdxreclaim.engine.plan import Plan
+    from tdxreclaim.engine.teardown import Host
+
+
+# A guest page that the module did not give back.
+_GUEST = (Use.MAPPED, Use.BLOCKED)
 
 
 class Hazard(StrEnum):
@@ -44,6 +49,9 @@ class Hazard(StrEnum):
     """The cache holds a line under a private HKID: written back late, it returns."""
     POISON_INTEGRITY = "poison-integrity"
     POISON_HARDWARE = "poison-hardware"
+    STILL_THE_TDS = "still-the-tds"
+    """The module has the page as the TD's, and the host hands it out: a later TD
+    that is given it gets TDX_PAGE_METADATA_INCORRECT and is killed."""
 
 
 class Mark(Enum):
@@ -71,25 +79,21 @@ def mark(check: MachineCheck, platform: Platform, plan: Plan) -> Mark:
 class Aftermath:
     """A machine whose TD was torn down, in the host's hands."""
 
-    def __init__(
-        self, machine: Machine, kept_out: Collection[int], recorder: Recorder, at_ns: int
-    ) -> None:
-        """Take the machine over.
-
-        *kept_out* are pages the host gave up although they are NDA; *at_ns* is
-        when the teardown ended.
-        """
-        self._machine = machine
-        self._kept_out = kept_out
+    def __init__(self, host: Host, recorder: Recorder) -> None:
+        """Take the machine over that *host* tore the TD down on."""
+        self._machine = machine = host.machine
+        self._kept_out = host.kept_out
         self._recorder = recorder
-        self._at_ns = at_ns
+        self._at_ns = host.clock_ns
+        self._uses = {Use.NDA, *(_GUEST if host.handed_back else ())}
         self._tables = machine.platform.tables
         self.contested_reads = 0
         """Lines whose first read is a cell on which the sources contradict each other."""
 
     def reusable(self, page: int) -> bool:
         """Whether the host may hand out *page*."""
-        return PAGES[self._machine.pages[page]].use is Use.NDA and page not in self._kept_out
+        use = PAGES[self._machine.pages[page]].use
+        return use in self._uses and page not in self._kept_out
 
     def hazards(self) -> dict[Hazard, int]:
         """How many reusable pages have a line of each hazard."""
@@ -98,8 +102,12 @@ class Aftermath:
         return {
             hazard: pages.count_runs(0, pages.pages, having)[1]
             + sum(any(having[code] for code in self._line_codes(page)) for page in singles)
-            for hazard, having in _HAVING.items()
+            for hazard, having in ((each, self._having(each)) for each in Hazard)
         }
+
+    def _having(self, hazard: Hazard) -> bytes:
+        """Page codes to 1 where a page of the host has the hazard."""
+        return bytes(page.use in self._uses and _has(page, hazard) for page in PAGES)
 
     def use(
         self, partial_lines: Iterable[int], tick: Callable[[], None] = lambda: None
@@ -151,7 +159,7 @@ class Aftermath:
         machine, pages = self._machine, self._machine.pages
         rules = self._tables[Op.READ, Key.SHARED].rules
         contested = bytes(rule.certainty is Certainty.CONTESTED for rule in rules)
-        classes = bytes(contested[page.line.code] and page.use is Use.NDA for page in PAGES)
+        classes = bytes(contested[page.line.code] and page.use in self._uses for page in PAGES)
         lines = LINES_PER_PAGE * pages.count_runs(0, pages.pages, classes)[1]
         for page in filter(self.reusable, pages.singles(0, pages.pages)):
             apart = machine.lines.get(page, {})
@@ -163,7 +171,7 @@ class Aftermath:
         machine = self._machine
         pages = machine.pages
         poisons = self._tables[Op.READ, Key.SHARED].poisons
-        classes = bytes(poisons[code] and PAGES[code].use is Use.NDA for code in range(256))
+        classes = bytes(poisons[code] and PAGES[code].use in self._uses for code in range(256))
         poisoned = pages.count_runs(0, pages.pages, classes)[1]
         if poisoned:
             most = -(-Machine.MAX_LISTED // LINES_PER_PAGE)
@@ -184,7 +192,9 @@ class Aftermath:
     def _write_everything(self) -> None:
         pages = self._machine.pages
         table = self._tables[Op.FULL_WRITE, Key.SHARED].pages
-        reused = bytes(table[code] if PAGES[code].use is Use.NDA else code for code in range(256))
+        reused = bytes(
+            table[code] if PAGES[code].use in self._uses else code for code in range(256)
+        )
         pages.translate_runs(0, pages.pages, reused)
         self._access_singles(Op.FULL_WRITE)
 
@@ -221,13 +231,11 @@ class Aftermath:
         return codes if len(apart) == LINES_PER_PAGE else codes | {state}
 
 
-def _having(hazard: Hazard) -> bytes:
-    """Page codes to 1 where a page of the host has the hazard."""
-    return bytes(page.use is Use.NDA and _has(page.line, hazard) for page in PAGES)
-
-
-def _has(line: Line, hazard: Hazard) -> bool:
+def _has(page: Page, hazard: Hazard) -> bool:
+    line = page.line
     match hazard:
+        case Hazard.STILL_THE_TDS:
+            return page.use is not Use.NDA
         case Hazard.TD_OWNED:
             return line.owner
         case Hazard.PRIVATE_DIRTY:
@@ -238,6 +246,3 @@ def _has(line: Line, hazard: Hazard) -> bool:
             return line.health is Health.POISON_HARDWARE
         case _:
             assert_never(hazard)
-
-
-_HAVING = {hazard: _having(hazard) for hazard in Hazard}

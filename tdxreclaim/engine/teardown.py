@@ -4,10 +4,11 @@ Pages that are alike are torn down once, on a machine with a single page, and
 the outcome holds for all of them; pages with faults, scripted replies or a
 watcher are torn down one by one.  Both ways run the same code.
 
-Retries, leaks and what is given up on are the kernel's (Linux 6.16 to 7.1
+Retries and what becomes of failures are the kernel's (Linux 6.16 to 7.3
 ``arch/x86/kvm/vmx/tdx.c``): one retry on TDX_OPERAND_BUSY after kicking all
-vCPUs; any other failure leaks the page; an HKID that cannot be released leaks
-all control pages.
+vCPUs; a guest page on which anything else fails leaks or goes back to the host
+as it is, as the plan has it; a control page leaks, and all of them do where the
+HKID cannot be released.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.engine.plan import Plan, Scope, Stage, Step
 from tdxreclaim.engine.recorder import Event, Recorder
-from tdxreclaim.engine.states import PAGES, KeyIdState
+from tdxreclaim.engine.states import LINES_PER_PAGE, PAGES, Dirty, KeyIdState
 from tdxreclaim.engine.truth import Key, Op
+from tdxreclaim.tables.kernels import FailedPage
 from tdxreclaim.tables.seamcalls import SUCCESS, Reply, Status
 from tdxreclaim.tables.teardown import Action, Phase
 
@@ -40,33 +42,36 @@ _MAX_LISTED_PAGES = 16
 _ANY = bytes([1]) * 256
 
 
+_DIRTY = bytes(page.line.dirty is Dirty.TD for page in PAGES)
+
+
 _ON_PAGES = frozenset(
     {Scope.GUEST_PAGE, Scope.SEPT_PAGE, Scope.VCPU_PAGE, Scope.TDCS_PAGE, Scope.TDR}
 )
 
 
-class LeakReason(StrEnum):
-    """Why the host does not get a page back."""
+class Reason(StrEnum):
+    """Why a page does not come back as it should."""
 
     SEAMCALL_FAILED = "seamcall-failed"
     HKID_STILL_ASSIGNED = "hkid-still-assigned"
 
 
-class LeakKey(NamedTuple):
-    """What pages that leaked for one reason have in common."""
+class Failure(NamedTuple):
+    """What pages that failed alike have in common."""
 
     scope: Scope
-    reason: LeakReason
+    reason: Reason
     action: Action | None
     """The step that failed."""
     reply: Reply | None
 
 
 @dataclass(slots=True)
-class Leak:
-    """Pages that leaked for one reason."""
+class FailedPages:
+    """Pages that failed alike."""
 
-    key: LeakKey
+    failure: Failure
     pages: int = 0
     pfns: list[int] = field(default_factory=list)
     """Some of them, at most 16."""
@@ -76,7 +81,7 @@ class _Outcome(NamedTuple):
     """What a stage does to one page, as far as it differs between page states."""
 
     counts: tuple[tuple[Action, int], ...]
-    leak: LeakKey | None
+    failure: Failure | None
     children: int
     epochs: int
 
@@ -100,14 +105,19 @@ class Host:
         self.counts: Counter[tuple[Phase, Action]] = Counter()
         self.clock_ns = 0
         """Likely nanoseconds so far."""
-        self.leaks: dict[LeakKey, Leak] = {}
+        self.leaked: dict[Failure, FailedPages] = {}
+        """Nobody gets these pages before a reboot."""
+        self.handed_back: dict[Failure, FailedPages] = {}
+        """The host hands these out again, uncleared, while the module has them as the TD's."""
+        self.overwritten_lines = 0
+        """Lines of such pages that CACHE.WB wrote for the TD, over what the host had there."""
         self._shape = shape
         self._prices = prices
         self._recorder = recorder or Recorder()
         self._progress = progress
         self._done_pages = 0
         self.kept_out: set[int] = set()
-        """Pages given up one by one; those given up by the run are not NDA."""
+        """Pages that leaked one by one; those that leaked by the run are not NDA."""
         self._hkid_kept = False
 
     def tear_down(self) -> None:
@@ -140,15 +150,15 @@ class Host:
                 )
             )
 
-    def perform(self, stage: Stage, page: int) -> LeakKey | None:
-        """Do a stage to one page; what it leaked by, or None."""
+    def perform(self, stage: Stage, page: int) -> Failure | None:
+        """Do a stage to one page; what it failed by, or None."""
         for step in stage.steps:
             if step.action is Action.CLEAR and not self.clears:
                 continue
             reply = self._act(stage, step, page)
-            if reply.status is not Status.TDX_SUCCESS:
-                # Of the success class or not: the kernel stops on anything but 0.
-                return LeakKey(stage.scope, LeakReason.SEAMCALL_FAILED, step.action, reply)
+            # Of the success class or not: the kernel stops on anything but 0.
+            if reply.status is not Status.TDX_SUCCESS and not step.goes_on:
+                return Failure(stage.scope, Reason.SEAMCALL_FAILED, step.action, reply)
         return None
 
     # Pages.
@@ -156,8 +166,8 @@ class Host:
     def _page_stage(self, stage: Stage) -> None:
         span = self._shape.span(stage.scope)
         if stage.phase is Phase.CONTROL_PAGES and (self.machine.td.keyid is not KeyIdState.FREE):
-            key = LeakKey(stage.scope, LeakReason.HKID_STILL_ASSIGNED, None, None)
-            self._leak(key, len(span), span[:_MAX_LISTED_PAGES])
+            failure = Failure(stage.scope, Reason.HKID_STILL_ASSIGNED, None, None)
+            self._fail(failure, len(span), span[:_MAX_LISTED_PAGES])
             self._advance(len(span))
             return
         at = span.start
@@ -192,9 +202,9 @@ class Host:
             self._count(stage.phase, action, times * count)
         self.machine.td.children += outcome.children * count
         self.machine.td.epoch += outcome.epochs * count
-        if outcome.leak is not None and count:
+        if outcome.failure is not None and count:
             first = pages.first_of_runs(start, stop, _ANY, _MAX_LISTED_PAGES)
-            self._leak(outcome.leak, count, first)
+            self._fail(outcome.failure, count, first)
         self._advance(count)
 
     def _outcome(self, stage: Stage, state: int) -> tuple[int, _Outcome]:
@@ -202,21 +212,22 @@ class Host:
         single = self.machine.alone(state)
         before = (single.td.children, single.td.epoch)
         host = Host(single, self._shape, self.plan, prices=self._prices)
-        leak = host.perform(stage, 0)
+        failure = host.perform(stage, 0)
         after = (single.td.children, single.td.epoch)
         return single.pages[0], _Outcome(
             tuple((action, n) for (_, action), n in host.counts.items()),
-            leak,
+            failure,
             after[0] - before[0],
             after[1] - before[1],
         )
 
     def _one_page(self, stage: Stage, page: int) -> None:
         self.machine.pages.isolate(page)
-        leak = self.perform(stage, page)
-        if leak is not None:
-            self.kept_out.add(page)
-            self._leak(leak, 1, [page])
+        failure = self.perform(stage, page)
+        if failure is not None:
+            if not self._hands_back(failure):
+                self.kept_out.add(page)
+            self._fail(failure, 1, [page])
         self._advance(1)
 
     # Steps.
@@ -273,6 +284,8 @@ class Host:
         The packages work in parallel, so what counts is the one that needed most calls.
         """
         (step,) = stage.steps
+        if self.handed_back:
+            self.overwritten_lines = self._dirty_guest_lines()
         before = {page: PAGES[self.machine.pages[page]] for page in self._recorder.pages}
         longest = 0
         for package in range(self.machine.platform.packages):
@@ -298,17 +311,32 @@ class Host:
                     )
                 )
 
+    def _dirty_guest_lines(self) -> int:
+        """Lines of guest pages that the cache holds under the TD's HKID: all are the host's now."""
+        pages, guest = self.machine.pages, self._shape.span(Scope.GUEST_PAGE)
+        lines = LINES_PER_PAGE * pages.count_runs(guest.start, guest.stop, _DIRTY)[1]
+        for page in pages.singles(guest.start, guest.stop):
+            if page not in self.kept_out:
+                codes = (self.machine.line(page, line).dirty for line in range(LINES_PER_PAGE))
+                lines += sum(dirty is Dirty.TD for dirty in codes)
+        return lines
+
     # Accounts.
 
     def _count(self, phase: Phase, action: Action, times: int) -> None:
         self.counts[phase, action] += times
         self.clock_ns += self._prices[action] * times
 
-    def _leak(self, key: LeakKey, count: int, pages: Iterable[int]) -> None:
-        leak = self.leaks.setdefault(key, Leak(key))
-        leak.pages += count
-        room = _MAX_LISTED_PAGES - len(leak.pfns)
-        leak.pfns += [self.machine.base_pfn + page for page in pages][:room]
+    def _hands_back(self, failure: Failure) -> bool:
+        guest = failure.scope is Scope.GUEST_PAGE
+        return guest and self.plan.failed_page is FailedPage.HANDED_BACK
+
+    def _fail(self, failure: Failure, count: int, pages: Iterable[int]) -> None:
+        into = self.handed_back if self._hands_back(failure) else self.leaked
+        failed = into.setdefault(failure, FailedPages(failure))
+        failed.pages += count
+        room = _MAX_LISTED_PAGES - len(failed.pfns)
+        failed.pfns += [self.machine.base_pfn + page for page in pages][:room]
 
     def _advance(self, pages: int) -> None:
         self._done_pages += pages

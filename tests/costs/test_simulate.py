@@ -19,11 +19,11 @@ from tdxreclaim.engine.recorder import Recorder
 from tdxreclaim.engine.reuse import Aftermath, Hazard, Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Use, describe
-from tdxreclaim.engine.teardown import Host, LeakReason
+from tdxreclaim.engine.teardown import Host, Reason
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 from tdxreclaim.errors import UsageError
 from tdxreclaim.tables.kernels import FailedPage
-from tdxreclaim.tables.seamcalls import Leaf, Reply, Status
+from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 from tdxreclaim.tables.teardown import Action, Phase
 
 ENGINE = Path(tdxreclaim.costs.calibration.__file__).parent
@@ -87,12 +87,16 @@ def test_a_reclaim_that_fails_leaks_its_page_and_the_tdr() -> None:
     )
 
     for done, action in ((upstream, Action.REMOVE), (first, Action.RECLAIM)):
-        page, tdr = done.leaks
-        assert (page.pages, page.key.scope, page.key.action) == (2, Scope.GUEST_PAGE, action)
+        page, tdr = done.leaked
+        assert (page.pages, page.failure.scope, page.failure.action) == (
+            2,
+            Scope.GUEST_PAGE,
+            action,
+        )
         assert len(page.pfns) == 2
-        assert (tdr.pages, tdr.key.scope) == (1, Scope.TDR)
-        assert tdr.key.reply is not None
-        assert tdr.key.reply.status is Status.TDX_TD_ASSOCIATED_PAGES_EXIST
+        assert (tdr.pages, tdr.failure.scope) == (1, Scope.TDR)
+        assert tdr.failure.reply is not None
+        assert tdr.failure.reply.status is Status.TDX_TD_ASSOCIATED_PAGES_EXIST
         assert done.pages_reclaimed == SMALL.pages - 3
         assert not done.is_clean
 
@@ -103,16 +107,74 @@ def test_a_fatal_td_leaks_all_guest_pages_upstream_and_none_with_the_hkid_first(
         run(PLANS["hkid-first"], OTHER, Injections(fatal=True)),
     )
 
-    assert [(leak.pages, leak.key.scope) for leak in upstream.leaks] == [
+    assert [(leak.pages, leak.failure.scope) for leak in upstream.leaked] == [
         (600, Scope.GUEST_PAGE),
         (1, Scope.TDR),
     ]
-    assert upstream.leaks[0].key.action is Action.BLOCK
-    assert upstream.leaks[0].pfns == [SMALL.base_pfn + n for n in range(16)]
+    assert upstream.leaked[0].failure.action is Action.BLOCK
+    assert upstream.leaked[0].pfns == [SMALL.base_pfn + n for n in range(16)]
     assert upstream.partial_writes == 0
     assert upstream.partial_writes_skipped == 16
     assert first.is_clean
     assert any("fatal" in note for note in first.notes)
+
+
+HANDED_BACK = [name for name, plan in PLANS.items() if plan.failed_page is FailedPage.HANDED_BACK]
+
+
+def test_which_kernels_hand_a_page_back_whose_removal_failed() -> None:
+    assert HANDED_BACK == ["6.19", "7.2"]
+
+
+@pytest.mark.parametrize("name", HANDED_BACK)
+@pytest.mark.parametrize("platform", [AFFECTED, OTHER], ids=["affected", "other"])
+def test_a_fatal_td_hands_all_its_pages_back_from_6_19_on(name: str, platform: Platform) -> None:
+    done = run(PLANS[name], platform, Injections(fatal=True))
+    (failed,) = done.handed_back
+
+    assert (failed.pages, failed.failure.scope, failed.failure.action) == (
+        600,
+        Scope.GUEST_PAGE,
+        Action.BLOCK,
+    )
+    assert failed.failure.reply == Reply(Status.TDX_TD_FATAL)
+    assert [leak.failure.scope for leak in done.leaked] == [Scope.TDR]
+    assert done.hazards[Hazard.STILL_THE_TDS] == 600
+    assert done.hazards[Hazard.TD_OWNED] >= 600
+    assert done.overwritten_lines == 600 * 64
+    assert done.partial_writes == 16
+    assert done.machine_check_count == (16 if platform.erratum else 0)
+    assert done.pages_reclaimed == SMALL.pages - 601
+    assert not done.is_clean
+
+
+@pytest.mark.parametrize("name", HANDED_BACK)
+@pytest.mark.parametrize("platform", [AFFECTED, OTHER], ids=["affected", "other"])
+def test_a_failed_removal_hands_its_page_back_from_6_19_on(name: str, platform: Platform) -> None:
+    faults = Injections(reclaim_fails=2, partial_writes=SMALL.guest_pages * 64)
+    done = run(PLANS[name], platform, faults)
+
+    (failed,) = done.handed_back
+    assert (failed.pages, failed.failure.action) == (2, Action.REMOVE)
+    assert done.hazards[Hazard.STILL_THE_TDS] == 2
+    assert done.overwritten_lines == 2 * 64
+    assert done.machine_check_count == (2 * 64 if platform.erratum else 0)
+    assert [leak.failure.scope for leak in done.leaked] == [Scope.TDR]
+
+
+def test_a_page_whose_flush_failed_is_handed_back_dirty_and_owned() -> None:
+    machine = build(SMALL, AFFECTED)
+    machine.pages.isolate(9)
+    machine.script(Leaf.TDH_PHYMEM_PAGE_WBINVD, 9, Reply(Status.TDX_OPERAND_BUSY))
+    host = Host(machine, SMALL, PLANS["7.2"], prices=dict.fromkeys(Action, 1))
+    host.tear_down()
+    after = Aftermath(host, Recorder())
+
+    assert after.reusable(9)
+    assert host.overwritten_lines == 64
+    hazards = after.hazards()
+    assert (hazards[Hazard.TD_OWNED], hazards[Hazard.STILL_THE_TDS]) == (1, 0)
+    assert host.leaked == {}, "the module counts it as freed, so the TDR goes too"
 
 
 def test_leaked_pages_are_left_alone_when_the_host_uses_its_memory() -> None:
@@ -121,7 +183,7 @@ def test_leaked_pages_are_left_alone_when_the_host_uses_its_memory() -> None:
     before = [machine.pages[page] for page in range(SMALL.guest_pages)]
     host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
-    Aftermath(machine, host.kept_out, Recorder(), 0).use(range(SMALL.guest_pages * 64))
+    Aftermath(host, Recorder()).use(range(SMALL.guest_pages * 64))
 
     kept = [machine.pages[page] for page in range(SMALL.guest_pages)]
     flushed = Page(Use.MAPPED, Line(True, Health.MAC_FITS, Dirty.NONE)).code
@@ -146,9 +208,10 @@ def test_busy_is_retried_once_and_a_second_busy_leaks() -> None:
     machine.script(Leaf.TDH_MEM_TRACK, 5, busy)
     host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
-    (first, _tdr) = host.leaks.values()
-    assert (first.pfns, first.key.action) == ([SMALL.base_pfn + 5], Action.TRACK)
-    assert first.key.reply == busy
+    (first, _tdr) = host.leaked.values()
+    # tdx_track() returns nothing, so that it is the REMOVE that fails.
+    assert (first.pfns, first.failure.action) == ([SMALL.base_pfn + 5], Action.REMOVE)
+    assert first.failure.reply == Reply(Status.TDX_TLB_TRACKING_NOT_DONE, Operand.RCX)
 
 
 def test_an_hkid_that_stays_leaks_every_control_page_in_silence() -> None:
@@ -157,10 +220,10 @@ def test_an_hkid_that_stays_leaks_every_control_page_in_silence() -> None:
     host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
 
-    assert {key.reason for key in host.leaks} == {LeakReason.HKID_STILL_ASSIGNED}
-    assert sum(leak.pages for leak in host.leaks.values()) == SMALL.control_pages
+    assert {key.reason for key in host.leaked} == {Reason.HKID_STILL_ASSIGNED}
+    assert sum(leak.pages for leak in host.leaked.values()) == SMALL.control_pages
     assert (Phase.HKID, Action.CACHE_WB) not in host.counts
-    after = Aftermath(machine, host.kept_out, Recorder(), 0)
+    after = Aftermath(host, Recorder())
     assert after.reusable(0)
     assert not after.reusable(SMALL.guest_pages)
 
@@ -172,7 +235,7 @@ def test_a_page_that_failed_after_it_was_freed_is_given_up() -> None:
     machine.script(Leaf.TDH_PHYMEM_PAGE_WBINVD, 9, Reply(Status.TDX_OPERAND_BUSY))
     host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
-    after = Aftermath(machine, host.kept_out, Recorder(), 0)
+    after = Aftermath(host, Recorder())
 
     assert PAGES[machine.pages[9]].use is Use.NDA
     assert not after.reusable(9)
@@ -202,7 +265,7 @@ def test_cache_wb_that_is_interrupted_is_called_again_and_packages_run_in_parall
     host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
 
-    assert host.leaks == {}
+    assert host.leaked == {}
     assert host.counts[Phase.HKID, Action.CACHE_WB] == 4
 
 
@@ -214,7 +277,7 @@ def test_cache_wb_that_never_ends_keeps_the_hkid() -> None:
     host.tear_down()
 
     assert host.counts[Phase.HKID, Action.CACHE_WB] == 10_000
-    assert {key.reason for key in host.leaks} == {LeakReason.HKID_STILL_ASSIGNED}
+    assert {key.reason for key in host.leaked} == {Reason.HKID_STILL_ASSIGNED}
 
 
 @given(
@@ -244,6 +307,8 @@ def test_pages_done_together_come_to_the_same_as_pages_done_one_by_one(
         "clock_ns",
         "hazards",
         "pages_reclaimed",
+        "pages_handed_back",
+        "overwritten_lines",
         "partial_writes",
         "machine_check_count",
         "notes",
@@ -251,10 +316,10 @@ def test_pages_done_together_come_to_the_same_as_pages_done_one_by_one(
         assert getattr(together, field) == getattr(apart, field), field
     if together.machine_check_count <= 1000:
         assert together.machine_checks == apart.machine_checks
-    assert {leak.key: leak.pages for leak in together.leaks} == {
-        leak.key: leak.pages for leak in apart.leaks
+    assert {leak.failure: leak.pages for leak in together.leaked} == {
+        leak.failure: leak.pages for leak in apart.leaked
     }
-    if plan.clearing.clears(erratum=erratum):
+    if plan.clearing.clears(erratum=erratum) and not together.handed_back:
         assert together.hazards[Hazard.TD_OWNED] == 0
         assert together.hazards[Hazard.POISON_INTEGRITY] == 0
         assert together.hazards[Hazard.PRIVATE_DIRTY] == 0

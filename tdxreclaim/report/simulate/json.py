@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tdxreclaim.engine.states import describe
 from tdxreclaim.report.document import dump, tool
 from tdxreclaim.report.simulate.text import PHASE_NAMES, headline
+from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tdxreclaim.costs.estimate import Validation
     from tdxreclaim.engine.recorder import Event
     from tdxreclaim.engine.scenarios import Scenario
+    from tdxreclaim.engine.teardown import FailedPages
     from tdxreclaim.report.simulate.simulation import Simulation
 
 SCHEMA = "tdxreclaim.simulate/2"
@@ -116,17 +118,11 @@ def render(simulation: Simulation) -> str:
             "pages_in": result.pages_in,
             "pages_reclaimed": result.pages_reclaimed,
             "pages_leaked": result.pages_leaked,
-            "leaks": [
-                {
-                    "pages": leak.pages,
-                    "scope": leak.key.scope,
-                    "reason": leak.key.reason,
-                    "step": leak.key.action,
-                    "status": str(leak.key.reply) if leak.key.reply else None,
-                    "pfns": list(leak.pfns),
-                }
-                for leak in result.leaks
-            ],
+            "leaks": _failed(result.leaked),
+            "pages_handed_back": result.pages_handed_back,
+            "handed_back": _failed(result.handed_back),
+            "handed_back_known_by": _known_by(simulation),
+            "overwritten_lines": result.overwritten_lines,
             "hazards": {hazard.value: pages for hazard, pages in result.hazards.items()},
             "unsafe_pages": simulation.unsafe_pages,
             "partial_writes": result.partial_writes,
@@ -162,6 +158,27 @@ def render(simulation: Simulation) -> str:
     if result.lives:
         document["lives"] = {f"{pfn:#x}": _events(life) for pfn, life in result.lives.items()}
     return dump(document)
+
+
+def _failed(failed: Iterable[FailedPages]) -> list[dict[str, object]]:
+    return [
+        {
+            "pages": each.pages,
+            "scope": each.failure.scope,
+            "reason": each.failure.reason,
+            "step": each.failure.action,
+            "status": str(each.failure.reply) if each.failure.reply else None,
+            "pfns": list(each.pfns),
+        }
+        for each in failed
+    ]
+
+
+def _known_by(simulation: Simulation) -> dict[str, object] | None:
+    """How well it is known that such pages are handed back; None where none was."""
+    if not simulation.result.handed_back:
+        return None
+    return {"certainty": Certainty.INFERRED, "source": simulation.handed_back_source}
 
 
 def render_validation(calibration: Calibration, rows: tuple[Validation, ...]) -> str:

@@ -28,6 +28,7 @@ def render(simulation: Simulation) -> str:
             "AFFECTED": str(int(scene.platform.erratum)),
             "CLEARS": str(int(result.clears)),
             "PAGES_LEAKED": str(result.pages_leaked),
+            "PAGES_HANDED_BACK": str(result.pages_handed_back),
             "MACHINE_CHECKS": str(result.machine_check_count),
             "CALIBRATION": simulation.calibration.name,
         }

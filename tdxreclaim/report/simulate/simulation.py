@@ -48,10 +48,21 @@ class Simulation(NamedTuple):
         Without the erratum a TD-owned line does not: any write converts it.
         """
         hazards = self.result.hazards
-        harmful = [Hazard.PRIVATE_DIRTY, Hazard.POISON_INTEGRITY, Hazard.POISON_HARDWARE]
+        harmful = [
+            Hazard.STILL_THE_TDS,
+            Hazard.PRIVATE_DIRTY,
+            Hazard.POISON_INTEGRITY,
+            Hazard.POISON_HARDWARE,
+        ]
         if self.scene.platform.erratum:
             harmful.append(Hazard.TD_OWNED)
         return max(hazards.get(hazard, 0) for hazard in harmful)
+
+    @property
+    def handed_back_source(self) -> str:
+        """Where it was read what the kernel does to a guest page whose removal failed."""
+        row = self.scene.plan.row
+        return str(row.failed_page_citation) if row is not None else ""
 
     @property
     def premises(self) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tdxreclaim.engine.recorder import Event
     from tdxreclaim.engine.scenarios import Scenario
     from tdxreclaim.engine.script import Act
+    from tdxreclaim.engine.teardown import FailedPages
     from tdxreclaim.report.simulate.simulation import Simulation
 
 PHASE_NAMES = {
@@ -104,8 +105,13 @@ def headline(simulation: Simulation) -> str:
         said += " The clearing is priced by a stand-in, not by MOVDIR64B."
     if result.machine_check_count:
         said += f" Using the memory again then raises {result.machine_check_count:,} #MC."
-    elif simulation.unsafe_pages:
+    elif simulation.unsafe_pages and not result.handed_back:
         said += f" {_many(simulation.unsafe_pages, 'page')} come back that are not safe to use."
+    if result.handed_back:
+        said += (
+            f" {_many(result.pages_handed_back, 'page')} go back to the host uncleared while the "
+            "TD owns them: reboot it."
+        )
     if result.pages_leaked:
         leak = "leaks" if result.pages_leaked == 1 else "leak"
         said += f" {_many(result.pages_leaked, 'page')} {leak}."
@@ -202,15 +208,26 @@ def _afterwards(sheet: Sheet, simulation: Simulation) -> None:
     result = simulation.result
     sheet.item(
         f"{_count(result.pages_reclaimed)} of {_count(result.pages_in)} pages came back, "
-        f"{_count(result.pages_leaked)} leaked."
+        f"{_count(result.pages_leaked)} leaked"
+        + (
+            f", {_count(result.pages_handed_back)} were handed back while the TD owns them."
+            if result.handed_back
+            else "."
+        )
     )
-    for leak in result.leaks:
-        reply = f": {leak.key.reply}" if leak.key.reply else ""
-        step = f" at {leak.key.action.label}" if leak.key.action else ""
-        sheet.item(f"{_many(leak.pages, leak.key.scope)} leaked{step}, {leak.key.reason}{reply}.")
+    for failed in result.leaked:
+        sheet.item(f"{_failed(failed)}: leaked until the next reboot.")
+    for failed in result.handed_back:
+        sheet.item(f"{_failed(failed)}: handed back as it was, uncleared and still the TD's.")
+    if result.handed_back:
+        _handed_back(sheet, simulation)
     for hazard, pages in result.hazards.items():
-        if pages:
-            harmless = hazard is Hazard.TD_OWNED and not simulation.scene.platform.erratum
+        if pages and hazard is not Hazard.STILL_THE_TDS:
+            harmless = (
+                hazard is Hazard.TD_OWNED
+                and not simulation.scene.platform.erratum
+                and not result.handed_back
+            )
             remark = "; harmless without tdx_pw_mce, where any write converts them"
             handed = f"{_many(pages, 'page')} {_HAZARDS[hazard]}{remark if harmless else ''}"
             sheet.item(f"Handed over as reusable: {handed}.")
@@ -237,6 +254,33 @@ def _afterwards(sheet: Sheet, simulation: Simulation) -> None:
             first="      ",
             indent=8,
         )
+
+
+def _failed(failed: FailedPages) -> str:
+    """Which pages failed, at which step and with what."""
+    failure = failed.failure
+    if failure.action is None:
+        return f"{_many(failed.pages, failure.scope)}, {failure.reason}"
+    return f"{_many(failed.pages, failure.scope)}, {failure.action.label} -> {failure.reply}"
+
+
+def _handed_back(sheet: Sheet, simulation: Simulation) -> None:
+    """What a host meets that hands out pages which a TD owns, and what to do."""
+    result, affected = simulation.result, simulation.scene.platform.erratum
+    sheet.item(
+        "Inferred from the kernel's code, not observed on a host "
+        f"({simulation.handed_back_source})."
+    )
+    if affected:
+        sheet.item("The next partial write to such a page poisons a line; its next read is a #MC.")
+    if result.overwritten_lines:
+        sheet.item(
+            f"Up to {_many(result.overwritten_lines, 'line')} are still in the caches and are "
+            "written back for the TD later: what the host has put there by then is lost."
+        )
+    sheet.item("A TD that is given such a page is killed: TDX_PAGE_METADATA_INCORRECT.")
+    kexec = " Use no kexec: this CPU is affected." if affected else ""
+    sheet.item(f"Do: stop the other TDs, take the host out of service and reboot it.{kexec}")
 
 
 _HAZARDS = {
