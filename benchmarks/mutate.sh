@@ -15,7 +15,7 @@ python="$here/.venv/bin/python"
 cat >mutate.toml <<TOML
 [cosmic-ray]
 module-path = "$module"
-timeout = 120.0
+timeout = 60.0
 excluded-modules = []
 test-command = "$python -m pytest -q -x -p no:cacheprovider $*"
 distributor.name = "local"

@@ -19,6 +19,7 @@ from tdxreclaim.policy.decide import VERDICT_RULES
 from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
 from tdxreclaim.report import shell
 from tdxreclaim.report.check.formats import FORMATS
+from tdxreclaim.report.integration import INTEGRATIONS
 from tdxreclaim.tables.kernels import Clearing, Kexec
 
 if TYPE_CHECKING:
@@ -114,6 +115,12 @@ def test_the_readme_tells_what_a_monitor_gets() -> None:
 def test_the_manual_explains_every_format_of_check() -> None:
     formats = _page("tdxreclaim-check.1").partition(".Sh OUTPUT FORMATS")[2].partition(".Sh")[0]
     assert sorted(re.findall(r"^\.It Cm (\w+)$", formats, re.MULTILINE)) == sorted(FORMATS)
+
+
+def test_the_manual_explains_every_integration() -> None:
+    page = _page("tdxreclaim-integration.1")
+    listed = " ".join(re.findall(r"^\.It Cm (.*)$", page, re.MULTILINE))
+    assert listed.replace(" ,", "").split() == list(INTEGRATIONS)
 
 
 def test_the_manual_lists_every_shell_name_in_order() -> None:

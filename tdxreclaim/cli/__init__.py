@@ -18,6 +18,7 @@ _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in Exi
 _SECTIONS = {
     "Look at a host": ("check", "triage", "capture"),
     "Estimate": ("simulate", "scenario", "calibrate"),
+    "Connect": ("integration",),
     "Reference": ("explain", "findings", "errata", "schema"),
 }
 _COMMANDS = tuple(name for names in _SECTIONS.values() for name in names)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tdxreclaim.report.check.report import Report
 
+PREFIX = "feature.node.kubernetes.io/tdxreclaim."
 _LONGEST = 63
 
 
@@ -33,7 +34,7 @@ def render(report: Report) -> str:
     }
     head = f"# +expiry-time={report.expires}\n" if report.expires else ""
     return head + "".join(
-        f"tdxreclaim.{name}={_label(value)}\n" for name, value in features.items() if value
+        f"{PREFIX}{name}={_label(value)}\n" for name, value in features.items() if value
     )
 
 

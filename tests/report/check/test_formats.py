@@ -130,11 +130,14 @@ def test_the_environment_cannot_change_the_status(
 @pytest.mark.parametrize("name", NAMES)
 def test_features_are_labels(name: str, run: RunTool) -> None:
     out = run("check", "--from", name, "--format", "nfd", cwd=HOSTS).out
+    assert not out.startswith("#")
     for line in out.splitlines():
         key, _, value = line.partition("=")
-        assert re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", key)
+        prefix, _, label = key.partition("/")
+        assert prefix == "feature.node.kubernetes.io"
+        assert re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", label)
         assert re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", value), line
-    assert f"tdxreclaim.verdict={answer(run, name)['verdict']}\n" in out
+    assert f"/tdxreclaim.verdict={answer(run, name)['verdict']}\n" in out
 
 
 def test_a_feature_expires(run: RunTool) -> None:
