@@ -29,9 +29,8 @@ _CLEARS_ALWAYS = next(row for row in KERNELS if row.clearing is Clearing.ALWAYS)
 # Source: facts on published shutdown times; the clear at 1.8 to 2.0 us a 4 KiB
 # page is inferred, the share is derived from it.
 _SAVING = (
-    "in the upstream teardown order this takes about 4 to 13 % off the shutdown of a TD "
-    "(derived from published times on unnamed hardware and an inferred 1.8 to 2.0 "
-    "microseconds a 4 KiB page; not measured here)"
+    "In the order that every release uses this takes about 4 to 13 % off a shutdown (derived from "
+    "published times; not measured here)."
 )
 
 
@@ -104,24 +103,18 @@ def advise(
     match posture:
         case Posture.AT_RISK:
             advice.append(
-                "Start no TD on this host, and reuse no page that one had, until a kernel runs "
-                "here that clears: one whose /proc/cpuinfo then shows tdx_pw_mce under bugs, or "
-                "one that clears on every CPU (6.16, 6.17)."
+                "Start no TD here and reuse no page that one had until a kernel runs that clears: "
+                "one that shows the erratum's flag under bugs in /proc/cpuinfo, or one that clears "
+                f"on every CPU ({_CLEARS_ALWAYS.first}, {_CLEARS_ALWAYS.last})."
             )
         case Posture.CLEARS_AS_REQUIRED:
             advice.append(
-                "Leave the clearing alone. No kernel can make it unnecessary on this CPU, so a newer "
-                "one does not shorten the shutdown of a TD by skipping it."
+                "Leave the clearing alone: no kernel can make it unnecessary on this CPU."
             )
         case Posture.CLEARS_NEEDLESSLY:
-            advice.append(
-                f"Run {_SKIPPING.first} or later, which clears on affected CPUs alone "
-                f"({_SKIPPING.citations[0].locator}); {_SAVING}."
-            )
+            advice.append(f"Move to {_SKIPPING.first} or later. {_SAVING}")
         case Posture.SKIPS_SAFELY:
-            advice.append(
-                "Nothing to do. If a TD is slow to shut down here, clearing is not the reason."
-            )
+            advice.append("Nothing. If a TD is slow to shut down here, clearing is not the reason.")
         case Posture.IDLE:
             advice.append(_idle_advice(verdict))
         case Posture.UNKNOWN:
@@ -129,8 +122,8 @@ def advise(
         case Posture.NOT_APPLICABLE:
             if host.state is HostState.GUEST:
                 advice.append(
-                    "Run this on the host, or on a capture of the host (--from): a guest cannot "
-                    "tell what its host's CPU is."
+                    "Run this on the host, or on a capture of it (--from): a guest cannot tell "
+                    "which CPU its host has."
                 )
         case _:
             assert_never(posture)
@@ -141,13 +134,12 @@ def advise(
 def _idle_advice(verdict: Verdict) -> str:
     if verdict is Verdict.CLEAR_REQUIRED:
         return (
-            "Nothing to do while TDX is not active. Once it is, this CPU needs the clearing: "
-            f"every upstream release that can run TDs and is known ({_CLEARS_ALWAYS.first} to "
-            f"{KERNELS[-1].last}) does it here."
+            "Nothing while TDX is off. Once it is on, this CPU needs the clearing, which upstream "
+            f"{_CLEARS_ALWAYS.first} to {KERNELS[-1].last} does here."
         )
     return (
-        "Nothing to do while TDX is not active. For TDX choose "
-        f"{_SKIPPING.first} or later, which does not clear on this CPU."
+        f"Nothing while TDX is off. For TDX choose {_SKIPPING.first} or later, which does not "
+        "clear on this CPU."
     )
 
 
@@ -162,19 +154,16 @@ def _unknown_advice(
             ),
             "vendors-differ": "take the capture again: one machine has one vendor",
         }.get(rule, "give /proc/cpuinfo or a sosreport of the host (--from)")
-        return [
-            "Until it is known, clear: treat this host as one that needs it.",
-            f"To know, {what}.",
-        ]
+        return [f"Clear until it is known. To settle it, {what}."]
     if kernel.clearing is not Clearing.UNKNOWN:
         return ["See whether TDX is active on the host: tdx_host_platform among its flags."]
     old, new = _CLEARS_ALWAYS.symbols[0], _SKIPPING.symbols
     known = (
-        f"Look in the host's /proc/kallsyms (no root needed): {old} means that the kernel "
-        f"clears on every CPU, {' or '.join(new)} that it clears on affected CPUs alone."
+        f"Look in /proc/kallsyms (no root needed): with {old} the kernel clears on every CPU, "
+        f"with {' or '.join(new)} on affected CPUs alone."
     )
     if verdict is Verdict.CLEAR_REQUIRED and host.erratum_flag:
-        known += " With tdx_pw_mce set, as here, both clear."
+        known += " Here both clear."
     return [known]
 
 
@@ -183,16 +172,15 @@ def _kexec_advice(kernel: KernelFinding) -> list[str]:
         case Kexec.REFUSED:
             return [
                 (
-                    "Do not count on a crash dump: kexec and kdump are refused on this host while "
-                    "TDX is on in the BIOS. Take dumps another way, or turn TDX off in the BIOS "
-                    "where a dump matters more."
+                    "Take crash dumps another way, or turn TDX off in the BIOS where a dump matters "
+                    "more."
                 )
             ]
         case Kexec.AFTER_DISABLE:
             return [
                 (
-                    "Before counting on kdump, find out whether the loaded TDX module has "
-                    "TDH.SYS.DISABLE; after a kexec with one that has not, poison may be left."
+                    "Before you rely on kdump, find out whether the TDX module has TDH.SYS.DISABLE: "
+                    "without it poison may be left after a kexec."
                 )
             ]
         case _:
