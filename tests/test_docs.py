@@ -14,6 +14,7 @@ import click
 import pytest
 
 from tdxreclaim.cli import cli
+from tdxreclaim.cli.examples import EXAMPLES
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.policy.decide import VERDICT_RULES
 from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
@@ -23,6 +24,8 @@ from tdxreclaim.report.integration import INTEGRATIONS
 from tdxreclaim.tables.kernels import Clearing, Kexec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import RunTool
 
 ROOT = Path(__file__).parents[1]
@@ -177,3 +180,34 @@ def test_the_readme_of_the_benchmarks_names_every_script() -> None:
     folder = ROOT / "benchmarks"
     text = (folder / "README.md").read_text()
     assert [script.name for script in folder.glob("*.py") if script.name not in text] == []
+
+
+def _contexts(
+    command: click.Command, name: str, parent: click.Context | None
+) -> Iterator[tuple[str, click.Context]]:
+    context = click.Context(command, info_name=name, parent=parent)
+    yield context.command_path.partition(" ")[2], context
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from _contexts(found, inner, context)
+
+
+def test_every_command_has_an_example_that_parses_and_is_in_its_page() -> None:
+    contexts = dict(_contexts(cli, "tdxreclaim", None))
+    assert set(EXAMPLES) == set(contexts) - {""}
+    for path, example in EXAMPLES.items():
+        words = shlex.split(example)
+        if not isinstance(contexts[path].command, click.Group):
+            assert words[: 1 + len(path.split())] == ["tdxreclaim", *path.split()]
+            arguments = words[1 + len(path.split()) :]
+            # Raises if an option or a value is none.
+            contexts[path].command.make_context(path, arguments, parent=contexts[path].parent)
+        assert example in _page(f"tdxreclaim-{path.split()[0]}.1").replace("\\", "")
+
+
+@pytest.mark.parametrize("path", EXAMPLES)
+def test_help_ends_with_the_example(path: str, run: RunTool) -> None:
+    lines = run(*path.split(), "--help").out.splitlines()
+    assert lines[-2:] == ["Example:", f"  {EXAMPLES[path]}"]

@@ -24,14 +24,11 @@ from tdxreclaim.errors import UsageError
 @color_option
 @help_option
 def explain(*, topic: str | None, format_: str, color: str) -> None:
-    r"""Explain a word that an output names; without TOPIC, list them all.
+    """Explain a word that an output names; without TOPIC, list them all.
 
     TOPIC is a verdict, posture, rule, erratum, finding, step, scenario,
     calibration or exit status, a kernel release, a CPU, a status of the TDX
     module or the number of a SEAMCALL leaf; or a kind of these (postures).
-
-    \b
-    Example: tdxreclaim explain 0xc000060700000080
     """
     from tdxreclaim.report.explain import topics
 

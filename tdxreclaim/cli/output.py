@@ -80,7 +80,11 @@ class ClosedPipeError(Exception):
 
 def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        emit(ctx.get_help() + "\n")
+        from tdxreclaim.cli.examples import EXAMPLES
+
+        example = EXAMPLES.get(ctx.command_path.partition(" ")[2])
+        shown = f"\nExample:\n  {example}\n" if example else ""
+        emit(f"{ctx.get_help()}\n{shown}")
         ctx.exit()
 
 
