@@ -77,7 +77,7 @@ def set_scene(
     assumed: list[str] = []
     affected = _affected(decision, assumed)
     plan, kernel = _plan(decision, assumed)
-    if decision.posture is Posture.AT_RISK:
+    if decision.posture is Posture.AT_RISK or decision.kernel.ignores:
         plan = plan.with_clearing(Clearing.NEVER)
         assumed.append(f"nothing is cleared: {decision.posture_because}")
     if order is Order.HKID_FIRST:
@@ -148,7 +148,7 @@ def _plan(decision: Decision, assumed: list[str]) -> tuple[Plan, str]:
 
 def _plan_of_kernel(kernel: KernelFinding) -> Plan:
     """The plan of the row whose code a kernel has; of the first that clears so, if not known."""
-    version = release_series(kernel.release)
+    version = kernel.row.first if kernel.row else release_series(kernel.release)
     plan = plan_of(version) if version else None
     first = _first_plan(kernel.clearing)
     return plan if plan is not None and plan.clearing is first.clearing else first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tdxreclaim.facts.cpu import CpuGroup
+from tdxreclaim.facts.cpu import NO_WORDS, CpuGroup
 from tdxreclaim.facts.evidence import NOT_GIVEN, NOT_KNOWN_OF_FAKED, Evidence, Fact, Origin
 from tdxreclaim.facts.host import HostFacts
 
@@ -84,6 +84,7 @@ def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
         pw_mce=Fact(None, gone),
         log_kexec=Fact(None, gone),
         witnesses=(),
+        bugs=NO_WORDS,
     )
 
 

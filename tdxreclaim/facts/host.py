@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
-from tdxreclaim.facts.cpu import CpuGroup, CpuReading, Words, parse_number
+from tdxreclaim.facts.cpu import NO_WORDS, CpuGroup, CpuReading, Words, parse_number
 from tdxreclaim.facts.evidence import (
     ABSENT,
     NOT_NEEDED,
@@ -96,7 +96,7 @@ class HostFacts(NamedTuple):
     architecture is not x86.  ``architecture`` is ``x86``, another one's name,
     or ``None``.  ``witnesses`` are processors that other sources
     name: py-cpuinfo when asked, a capture's lscpu and kernel log.
-    ``notes`` is what else a reader of the answer should know was seen.
+    ``bugs`` are the words of that line.  ``notes`` is what else a reader of the answer should know was seen.
     """
 
     identity: Evidence
@@ -118,6 +118,7 @@ class HostFacts(NamedTuple):
     config: Fact[bool]
     witnesses: tuple[Fact[CpuGroup], ...] = ()
     notes: tuple[Evidence, ...] = ()
+    bugs: Words = NO_WORDS
 
 
 class _Identity(NamedTuple):
@@ -172,6 +173,7 @@ def read_host(
             for note in reading.notes
         )
         + tuple(host.notes),
+        bugs=reading.bugs,
     )
     if cross_check:
         facts = facts._replace(witnesses=(_py_cpuinfo_group(ask_py_cpuinfo),))

@@ -9,15 +9,12 @@ from tdxreclaim.policy.model import (
     HostState,
     KernelFinding,
     Posture,
-    Silicon,
-    SiliconFinding,
     Verdict,
 )
-from tdxreclaim.tables.kernels import KERNELS, Clearing, Kexec, upstream_version
-from tdxreclaim.tables.sources import Certainty
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, KERNELS, RUNS_TDS, Clearing, Kexec
 
 if TYPE_CHECKING:
-    from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.tables.errata import Erratum
 
 _SKIPPING = next(row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM)
 
@@ -60,6 +57,13 @@ def _when_required(host: HostFinding, kernel: KernelFinding) -> tuple[Posture, s
     match kernel.clearing:
         case Clearing.ALWAYS:
             return Posture.CLEARS_AS_REQUIRED, "the kernel clears on every CPU, this one included"
+        case Clearing.ON_ERRATUM if kernel.ignores:
+            names = _names(kernel.ignores)
+            if host.active:
+                return Posture.AT_RISK, f"TDX is active, and the kernel does not clear for {names}"
+            return Posture.UNKNOWN, (
+                f"the kernel does not clear for {names}, and whether TDX is active is not known"
+            )
         case Clearing.ON_ERRATUM if host.erratum_flag:
             return Posture.CLEARS_AS_REQUIRED, "the kernel has set tdx_pw_mce, and clears for it"
         case Clearing.ON_ERRATUM if host.erratum_flag is None:
@@ -67,7 +71,7 @@ def _when_required(host: HostFinding, kernel: KernelFinding) -> tuple[Posture, s
                 Posture.CLEARS_AS_REQUIRED,
                 "the kernel sets tdx_pw_mce on this CPU once TDX is active, and clears for it",
             )
-        case Clearing.ON_ERRATUM if host.state in (HostState.BIOS_ENABLED, HostState.INITIALIZED):
+        case Clearing.ON_ERRATUM if host.active:
             return (
                 Posture.AT_RISK,
                 "TDX is active, the kernel clears only with tdx_pw_mce set, and it is not set",
@@ -76,6 +80,10 @@ def _when_required(host: HostFinding, kernel: KernelFinding) -> tuple[Posture, s
             return Posture.UNKNOWN, "tdx_pw_mce is not set, and whether TDX is active is not known"
         case _:
             return Posture.UNKNOWN, "what the kernel does with reclaimed pages is not known"
+
+
+def _names(errata: tuple[Erratum, ...]) -> str:
+    return ", ".join(erratum.id for erratum in errata)
 
 
 def _when_not_required(kernel: KernelFinding) -> tuple[Posture, str]:
@@ -97,6 +105,7 @@ def advise(
     posture: Posture,
     host: HostFinding,
     kernel: KernelFinding,
+    errata: tuple[Erratum, ...],
 ) -> tuple[str, ...]:
     """Return what to do, most important first; empty if there is nothing."""
     advice: list[str] = []
@@ -104,19 +113,18 @@ def advise(
         case Posture.AT_RISK:
             advice.append(
                 "Start no TD here and reuse no page that one had until a kernel runs that clears: "
-                "one that shows the erratum's flag under bugs in /proc/cpuinfo, or one that clears "
-                f"on every CPU ({_CLEARS_ALWAYS.first}, {_CLEARS_ALWAYS.last})."
+                f"{_that_clears(kernel)}."
             )
         case Posture.CLEARS_AS_REQUIRED:
             advice.append(
                 "Leave the clearing alone: no kernel can make it unnecessary on this CPU."
             )
         case Posture.CLEARS_NEEDLESSLY:
-            advice.append(f"Move to {_SKIPPING.first} or later. {_SAVING}")
+            advice.append(f"Move to {FIRST_THAT_SKIPS} or later. {_SAVING}")
         case Posture.SKIPS_SAFELY:
             advice.append("Nothing. If a TD is slow to shut down here, clearing is not the reason.")
         case Posture.IDLE:
-            advice.append(_idle_advice(verdict))
+            advice.append(_idle_advice(verdict, errata))
         case Posture.UNKNOWN:
             advice.extend(_unknown_advice(verdict, rule, host, kernel))
         case Posture.NOT_APPLICABLE:
@@ -131,16 +139,32 @@ def advise(
     return tuple(advice)
 
 
-def _idle_advice(verdict: Verdict) -> str:
-    if verdict is Verdict.CLEAR_REQUIRED:
+def _that_clears(kernel: KernelFinding) -> str:
+    always = f"one that clears on every CPU ({_CLEARS_ALWAYS.span})"
+    if kernel.ignores:
+        return f"{always}; none is known that clears for {_names(kernel.ignores)} alone"
+    return f"one that shows the erratum's flag under bugs in /proc/cpuinfo, or {always}"
+
+
+def _idle_advice(verdict: Verdict, errata: tuple[Erratum, ...]) -> str:
+    if verdict is Verdict.CLEAR_NOT_REQUIRED:
         return (
-            "Nothing while TDX is off. Once it is on, this CPU needs the clearing, which upstream "
-            f"{_CLEARS_ALWAYS.first} to {KERNELS[-1].last} does here."
+            f"Nothing while TDX is off. For TDX choose {FIRST_THAT_SKIPS} or later, which does not "
+            "clear on this CPU."
         )
-    return (
-        f"Nothing while TDX is off. For TDX choose {_SKIPPING.first} or later, which does not "
-        "clear on this CPU."
-    )
+    told = "Nothing while TDX is off. Once it is on, this CPU needs the clearing"
+    ignored = tuple(each for each in errata if not _always_honoured(each))
+    if ignored:
+        return (
+            f"{told}, which only {_CLEARS_ALWAYS.span} do here, on every CPU; no release is known "
+            f"that clears for {_names(ignored)}."
+        )
+    return f"{told}, which upstream {RUNS_TDS[0].first} to {RUNS_TDS[-1].last} does here."
+
+
+def _always_honoured(erratum: Erratum) -> bool:
+    """Whether every release that clears for a flag at all clears for this one's."""
+    return erratum.honoured_since is not None and erratum.honoured_since <= FIRST_THAT_SKIPS
 
 
 def _unknown_advice(
@@ -155,6 +179,8 @@ def _unknown_advice(
             "vendors-differ": "take the capture again: one machine has one vendor",
         }.get(rule, "give /proc/cpuinfo or a sosreport of the host (--from)")
         return [f"Clear until it is known. To settle it, {what}."]
+    if kernel.ignores:
+        return [f"Start no TD here until a kernel runs that clears: {_that_clears(kernel)}."]
     if kernel.clearing is not Clearing.UNKNOWN:
         return ["See whether TDX is active on the host: tdx_host_platform among its flags."]
     old, new = _CLEARS_ALWAYS.symbols[0], _SKIPPING.symbols
@@ -185,83 +211,3 @@ def _kexec_advice(kernel: KernelFinding) -> list[str]:
             ]
         case _:
             return []
-
-
-def warn(
-    facts: HostFacts,
-    silicon: SiliconFinding,
-    host: HostFinding,
-    kernel: KernelFinding,
-    *,
-    release_disagrees: bool,
-) -> tuple[str, ...]:
-    """Return what does not fit together in the facts, or limits the answer."""
-    warnings: list[str] = []
-    affected = silicon.status is Silicon.AFFECTED
-    if facts.pw_mce.value and not affected:
-        warnings.append(
-            "The kernel and the table disagree: the kernel has set tdx_pw_mce on a CPU that "
-            "the table does not list as affected. The kernel is believed."
-        )
-    active = host.state in (HostState.BIOS_ENABLED, HostState.INITIALIZED)
-    if affected and facts.pw_mce.value is False and active:
-        warnings.append(
-            "The kernel and the table disagree: TDX is active on an affected CPU and the kernel "
-            "has not set tdx_pw_mce. The table is believed."
-        )
-    if facts.pw_mce.value and (facts.hypervisor.value or facts.tdx_guest.value):
-        warnings.append(
-            "The flags say guest, yet the kernel has set tdx_pw_mce, which only an owner of TDX "
-            "KeyIDs does: judged as a host."
-        )
-    if host.state is HostState.GUEST and silicon.status is not Silicon.NO_TDX:
-        warnings.append(
-            "The CPU shown in a guest is what the hypervisor chose to show; it may be another."
-        )
-    told = host.state not in (HostState.OFF, HostState.UNKNOWN)
-    warnings.extend(
-        f"{p.codename}: {p.note}."
-        for p in silicon.processors
-        if p.note and not (told and p.silicon is Silicon.AFFECTED)
-    )
-    if any(p.rule == "kernel-closed-list" for p in silicon.processors):
-        warnings.append(
-            "This rests on the kernel's list alone, and a kernel that is older than the CPU "
-            "cannot have it in its list: use a kernel that was made for this CPU."
-        )
-    if kernel.rule == "release-belied":
-        warnings.append(
-            "The kernel's release and the host's state disagree: by its release it cannot run "
-            "TDs, and TDX is on in KVM. The state is believed."
-        )
-    whole = [p.group for p in silicon.processors if p.group.identified]
-    if len({(group.vendor, group.family, group.model) for group in whole}) > 1:
-        shown = "; ".join(group.describe() for group in whole)
-        warnings.append(f"The processors disagree, and the strictest counts: {shown}.")
-    warnings.extend(
-        f"No cross-check: {evidence.observed}." for value, evidence in facts.witnesses if not value
-    )
-    if facts.tdx_host_platform.value is False and active:
-        warnings.append(
-            "The flags have no tdx_host_platform, yet TDX is active: an out-of-tree kernel, or "
-            "a capture put together from several boots."
-        )
-    if release_disagrees:
-        warnings.append(
-            f"The kernel calls itself {kernel.release}, and its symbols are of another "
-            "generation. The symbols are believed."
-        )
-    elif kernel.rule == "symbols-clear-on-erratum" and kernel.certainty is Certainty.INFERRED:
-        warnings.extend(_partial_backport(facts))
-    return tuple(warnings)
-
-
-def _partial_backport(facts: HostFacts) -> list[str]:
-    if facts.release.value is None or upstream_version(facts.release.value):
-        return []
-    return [
-        (
-            "A distribution can have taken the functions' new names without the check of the flag; "
-            "then this kernel clears on every CPU. Only its source or a disassembly tells."
-        )
-    ]

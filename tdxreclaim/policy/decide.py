@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.policy.advise import advise, judge_posture, warn
-from tdxreclaim.policy.kernel import judge_kernel, judge_kexec, release_disagrees
+from tdxreclaim.policy.advise import advise, judge_posture
+from tdxreclaim.policy.kernel import judge_kernel, judge_kexec
 from tdxreclaim.policy.model import (
     Decision,
     HostFinding,
@@ -22,9 +22,10 @@ from tdxreclaim.policy.model import (
     Step,
     Verdict,
 )
-from tdxreclaim.policy.silicon import judge_silicon
+from tdxreclaim.policy.silicon import flag_of, judge_silicon
 from tdxreclaim.policy.state import in_guest, judge_state
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
+from tdxreclaim.policy.warn import warn
 from tdxreclaim.tables.errata import ERRATA, NO_ERRATUM_CITATIONS, Erratum
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.tables.sources import Citation
+
+    _Rule = tuple[str, Callable[["_Case"], Outcome], Verdict]
 
 
 class _Case(NamedTuple):
@@ -52,16 +55,17 @@ def _not_x86(case: _Case) -> Outcome:
 
 def _kernel_flag(case: _Case) -> Outcome:
     flag = case.facts.pw_mce
-    if flag.value and case.silicon.status is not Silicon.AFFECTED:
+    flagged = ", ".join(each.id for each in case.silicon.errata if flag_of(case.facts, each))
+    if flagged and case.silicon.status is not Silicon.AFFECTED:
         return fires(
-            "the kernel has set tdx_pw_mce on this CPU, which no table here lists as affected; "
+            f"the kernel has set {flagged} on this CPU, which no table here lists as affected; "
             "the kernel's word counts",
             [flag.evidence, case.facts.identity],
             NO_ERRATUM_CITATIONS,
         )
-    if flag.value:
-        return passes("the kernel has set tdx_pw_mce, and the table agrees")
-    return passes("the kernel has not set tdx_pw_mce, which alone proves nothing")
+    if flagged:
+        return passes(f"the kernel has set {flagged}, and the table agrees")
+    return passes("the kernel has set no erratum's flag, which alone proves nothing")
 
 
 def _guest_td(case: _Case) -> Outcome:
@@ -90,19 +94,21 @@ def _no_guest(case: _Case) -> str:
     return "no sign of being a guest"
 
 
-def _erratum_rule(erratum: Erratum) -> Callable[[_Case], Outcome]:
+def _erratum_rule(erratum: Erratum) -> _Rule:
     def test(case: _Case) -> Outcome:
-        affected = case.with_rule(erratum.id)
+        affected = [p for p in case.silicon.processors if erratum in p.errata]
         if not affected:
             return passes(f"no processor is in the list of {erratum.id}")
-        names = ", ".join(dict.fromkeys(f"{p.codename} ({p.group.number})" for p in affected))
+        names = ", ".join(
+            dict.fromkeys(f"{p.codename or 'the CPU'} ({p.group.number})" for p in affected)
+        )
         return fires(
             f"{names} has the erratum {erratum.id}: {erratum.summary}, and {erratum.consequence}",
             [*_identity(case), case.facts.pw_mce.evidence],
             erratum.citations,
         )
 
-    return test
+    return erratum.id, test, Verdict.CLEAR_REQUIRED
 
 
 def _identity(case: _Case) -> list[Evidence]:
@@ -188,12 +194,19 @@ def _no_erratum(case: _Case) -> Outcome:
     return fires(processor.because, _identity(case), NO_ERRATUM_CITATIONS)
 
 
-_RULES: tuple[tuple[str, Callable[[_Case], Outcome], Verdict], ...] = (
+def _rules(errata: tuple[Erratum, ...]) -> tuple[_Rule, ...]:
+    return (*_BEFORE_ERRATA, *map(_erratum_rule, errata), *_AFTER_ERRATA)
+
+
+_BEFORE_ERRATA: tuple[_Rule, ...] = (
     ("not-x86", _not_x86, Verdict.NOT_APPLICABLE),
     ("kernel-flag", _kernel_flag, Verdict.CLEAR_REQUIRED),
     ("guest-td", _guest_td, Verdict.NOT_APPLICABLE),
     ("guest-vm", _guest_vm, Verdict.NOT_APPLICABLE),
-    *((erratum.id, _erratum_rule(erratum), Verdict.CLEAR_REQUIRED) for erratum in ERRATA),
+)
+
+
+_AFTER_ERRATA: tuple[_Rule, ...] = (
     ("cpu-unknown", _cpu_unknown, Verdict.UNDETERMINED),
     ("vendor-unknown", _vendor_unknown, Verdict.UNDETERMINED),
     ("vendors-differ", _vendors_differ, Verdict.UNDETERMINED),
@@ -206,20 +219,21 @@ _RULES: tuple[tuple[str, Callable[[_Case], Outcome], Verdict], ...] = (
 )
 
 
-VERDICT_RULES = tuple(rule for rule, _, _ in _RULES)
+VERDICT_RULES = tuple(rule for rule, _, _ in _rules(ERRATA))
 
 
-def decide(facts: HostFacts) -> Decision:
+def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
     """Return the decision, with all that was weighed for it."""
-    silicon = judge_silicon(facts)
-    host, state_steps = judge_state(facts)
-    kernel, kernel_steps = judge_kernel(facts)
+    silicon = judge_silicon(facts, errata)
+    host, state_steps = judge_state(facts, silicon.errata)
+    kernel, kernel_steps = judge_kernel(facts, silicon.errata)
 
-    tests = [(rule, test) for rule, test, _ in _RULES]
+    rules = _rules(errata)
+    tests = [(rule, test) for rule, test, _ in rules]
     decided, steps = try_rules(tests, _Case(facts, silicon, host))
-    verdict = next(verdict for rule, _, verdict in _RULES if rule == decided.rule)
+    verdict = next(verdict for rule, _, verdict in rules if rule == decided.rule)
 
-    kernel = judge_kexec(facts, kernel, verdict, silicon.status, host.state)
+    kernel = judge_kexec(facts, kernel, verdict, silicon, host.state)
     posture, posture_because = judge_posture(verdict, host, kernel)
     weighed = (*steps, *state_steps, *kernel_steps)
     return Decision(
@@ -231,10 +245,8 @@ def decide(facts: HostFacts) -> Decision:
         silicon=silicon,
         host=host,
         kernel=kernel,
-        advice=advise(verdict, decided.rule, posture, host, kernel),
-        warnings=warn(
-            facts, silicon, host, kernel, release_disagrees=release_disagrees(facts, kernel)
-        ),
+        advice=advise(verdict, decided.rule, posture, host, kernel, silicon.errata),
+        warnings=warn(facts, silicon, host, kernel),
         evidence=_evidence(facts, weighed),
         citations=_citations(weighed),
         weighed=weighed,

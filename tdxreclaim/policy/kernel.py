@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.evidence import NOT_NEEDED, Evidence
-from tdxreclaim.policy.model import HostState, KernelFinding, Silicon, Step, Verdict
+from tdxreclaim.policy.model import HostState, KernelFinding, SiliconFinding, Step, Verdict
+from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.tables.kernels import (
     KERNELS,
@@ -20,6 +22,7 @@ from tdxreclaim.tables.sources import Certainty
 if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.facts.kernel import Symbol
+    from tdxreclaim.tables.errata import Erratum
 
 # The clear that looks at no erratum flag, and the one that does.
 _OLD = ("tdx_clear_page", "reset_tdx_pages")
@@ -168,73 +171,118 @@ _CLEARING = {
 }
 
 
-def judge_kernel(facts: HostFacts) -> tuple[KernelFinding, tuple[Step, ...]]:
+def judge_kernel(
+    facts: HostFacts, errata: tuple[Erratum, ...]
+) -> tuple[KernelFinding, tuple[Step, ...]]:
     """Return what the kernel does with pages, and the rules that were tried.
 
-    What it does with kexec depends on the CPU: see `judge_kexec`.
+    *errata* are the host's.  What it does with kexec depends on the CPU: see
+    `judge_kexec`.
     """
     decided, steps = try_rules(_RULES, facts)
-    row = _row(facts)
+    listed = _row(facts)
     clearing = _CLEARING.get(decided.rule, Clearing.UNKNOWN)
     certainty: Certainty | None = Certainty.INFERRED
-    if decided.rule == "release-listed" and row is not None:
-        clearing, certainty = row.clearing, row.certainty
-    elif row is not None and row.clearing is clearing:
+    if decided.rule == "release-listed" and listed is not None:
+        clearing, certainty = listed.clearing, listed.certainty
+    elif listed is not None and listed.clearing is clearing:
         # Symbols and upstream release say the same.
-        certainty = row.certainty
+        certainty = listed.certainty
     elif decided.rule == "config-no-tdx-host":
         certainty = Certainty.VERIFIED
     elif clearing is Clearing.UNKNOWN:
         certainty = None
+    row = _generation(facts, decided.rule, clearing)
     finding = KernelFinding(
         clearing=clearing,
         rule=decided.rule,
         because=decided.because,
         release=facts.release.value,
+        row=row,
+        ignores=_ignored(facts, errata, clearing, row),
         certainty=certainty,
-        kexec=Kexec.UNKNOWN,
-        kexec_because="",
         origin=facts.release.evidence.origin,
     )
     return finding, steps
 
 
+def _ignored(
+    facts: HostFacts, errata: tuple[Erratum, ...], clearing: Clearing, row: KernelRow | None
+) -> tuple[Erratum, ...]:
+    """Return the errata that a kernel which clears for flags does not clear for."""
+    if clearing is not Clearing.ON_ERRATUM:
+        return ()
+    names = {symbol.name for symbol in facts.symbols.value or ()}
+
+    def honours(erratum: Erratum) -> bool:
+        since = erratum.honoured_since
+        by_release = row is not None and since is not None and row.first >= since
+        return by_release or not names.isdisjoint(erratum.honoured_by)
+
+    return tuple(each for each in errata if not honours(each))
+
+
 def release_disagrees(facts: HostFacts, kernel: KernelFinding) -> bool:
     """Whether the symbols say other than the upstream release that the kernel calls itself."""
-    row = _row(facts)
-    by_symbols = kernel.rule in ("symbols-clear-always", "symbols-clear-on-erratum")
-    return by_symbols and row is not None and row.clearing is not kernel.clearing
+    return _disagrees(_row(facts), kernel.rule, kernel.clearing)
+
+
+def _disagrees(listed: KernelRow | None, rule: str, clearing: Clearing) -> bool:
+    by_symbols = rule in ("symbols-clear-always", "symbols-clear-on-erratum")
+    return by_symbols and listed is not None and listed.clearing is not clearing
 
 
 def judge_kexec(
-    facts: HostFacts, kernel: KernelFinding, verdict: Verdict, silicon: Silicon, state: HostState
+    facts: HostFacts,
+    kernel: KernelFinding,
+    verdict: Verdict,
+    silicon: SiliconFinding,
+    state: HostState,
 ) -> KernelFinding:
     """Return *kernel* with what the erratum does to kexec and kdump on this host."""
     kexec, because = _kexec(facts, kernel, verdict, silicon, state)
-    return kernel._replace(kexec=kexec, kexec_because=because)
+    return replace(kernel, kexec=kexec, kexec_because=because)
 
 
 def _kexec(
-    facts: HostFacts, kernel: KernelFinding, verdict: Verdict, silicon: Silicon, state: HostState
+    facts: HostFacts,
+    kernel: KernelFinding,
+    verdict: Verdict,
+    silicon: SiliconFinding,
+    state: HostState,
 ) -> tuple[Kexec, str]:
     if facts.log_kexec.value:
         return Kexec.REFUSED, "the kernel log has kexec refused for the erratum"
     if verdict is Verdict.NOT_APPLICABLE:
         return Kexec.ALLOWED, "the erratum plays no part here"
-    row = _generation(facts, kernel)
+    row = kernel.row
     if row is None:
         return Kexec.UNKNOWN, "it is not known which generation of the code this kernel has"
     if row.clearing is not Clearing.ON_ERRATUM:
         return _kexec_before_the_refusal(row, state)
     if verdict is Verdict.UNDETERMINED:
         return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
-    if silicon is not Silicon.AFFECTED and not facts.pw_mce.value:
+    if not silicon.errata:
         return Kexec.ALLOWED, "the CPU is not affected"
-    if facts.pw_mce.value is False and state is not HostState.UNKNOWN:
+    return _kexec_on_affected(facts, kernel, row, silicon.errata, state)
+
+
+def _kexec_on_affected(
+    facts: HostFacts,
+    kernel: KernelFinding,
+    row: KernelRow,
+    errata: tuple[Erratum, ...],
+    state: HostState,
+) -> tuple[Kexec, str]:
+    unset = [each.id for each in errata if flag_of(facts, each) is False]
+    if unset and state is not HostState.UNKNOWN:
         # Both the refusal and its successor ask for the flag, not for the CPU.
-        return Kexec.ALLOWED, "the kernel has not set tdx_pw_mce"
+        return Kexec.ALLOWED, f"the kernel has not set {', '.join(unset)}"
     if state is HostState.OFF:
         return Kexec.ALLOWED, "the kernel has not activated TDX; with TDX active it would differ"
+    if kernel.ignores:
+        names = ", ".join(erratum.id for erratum in kernel.ignores)
+        return Kexec.UNKNOWN, f"this kernel knows nothing of {names}"
     if row.kexec_certainty is Certainty.VERIFIED:
         return row.kexec, row.kexec_summary
     return row.kexec, f"{row.kexec_summary} (inferred, not read in a released kernel)"
@@ -249,13 +297,13 @@ def _kexec_before_the_refusal(row: KernelRow, state: HostState) -> tuple[Kexec, 
     return Kexec.NOT_BUILT, f"{row.kexec_summary}: no kexec and no kdump on a TDX host"
 
 
-def _generation(facts: HostFacts, kernel: KernelFinding) -> KernelRow | None:
+def _generation(facts: HostFacts, rule: str, clearing: Clearing) -> KernelRow | None:
     """Return the row whose code this kernel has, by its release or its symbols."""
-    row = _row(facts)
-    if row is not None and not release_disagrees(facts, kernel) and kernel.rule != "release-belied":
-        return row
+    listed = _row(facts)
+    if listed is not None and not _disagrees(listed, rule, clearing) and rule != "release-belied":
+        return listed
     # An old function in a distribution's kernel does not tell how kexec was patched.
-    return _generation_by_symbols(facts) if kernel.rule == "symbols-clear-on-erratum" else None
+    return _generation_by_symbols(facts) if rule == "symbols-clear-on-erratum" else None
 
 
 def _generation_by_symbols(facts: HostFacts) -> KernelRow | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import ExitStatus
+from tdxreclaim.tables.kernels import Kexec
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.cpu import CpuGroup
     from tdxreclaim.facts.evidence import Evidence, Origin
-    from tdxreclaim.tables.kernels import Clearing, Kexec
+    from tdxreclaim.tables.errata import Erratum
+    from tdxreclaim.tables.kernels import Clearing, KernelRow
     from tdxreclaim.tables.sources import Certainty, Citation
 
 
@@ -90,57 +93,76 @@ class Step(NamedTuple):
     citations: tuple[Citation, ...] = ()
 
 
-class Processor(NamedTuple):
-    """One group of the census, judged.  ``note`` is the table's caveat about that CPU."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Processor:
+    """One group of the census, judged."""
 
     group: CpuGroup
-    codename: str | None
+    codename: str | None = None
     silicon: Silicon
     rule: str
     because: str
+    errata: tuple[Erratum, ...] = ()
+    """Those that list it."""
     note: str = ""
+    """The table's caveat about that CPU."""
 
 
-class SiliconFinding(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiliconFinding:
     """The processors against the erratum table and the table of TDX CPUs."""
 
     status: Silicon
     rule: str
     because: str
     processors: tuple[Processor, ...]
+    errata: tuple[Erratum, ...]
+    """Those that list a processor, and those whose flag the kernel has set."""
     origin: Origin
 
 
-class HostFinding(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostFinding:
     """The state of TDX on the host."""
 
     state: HostState
     rule: str
     because: str
     erratum_flag: bool | None
+    """Whether the kernel has set the flags of this host's errata; None: it is not known of all."""
     module_version: str | None
     origin: Origin
 
+    @property
+    def active(self) -> bool:
+        """Whether the kernel has found TDX on in the BIOS and taken it."""
+        return self.state in (HostState.BIOS_ENABLED, HostState.INITIALIZED)
 
-class KernelFinding(NamedTuple):
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelFinding:
     """What the kernel does with reclaimed pages, and with kexec."""
 
     clearing: Clearing
     rule: str
     because: str
     release: str | None
+    row: KernelRow | None = None
+    """The row whose code it has; None if that is not known or is not one."""
+    ignores: tuple[Erratum, ...] = ()
+    """Errata of this host that it does not clear for."""
     certainty: Certainty | None
-    kexec: Kexec
-    kexec_because: str
+    kexec: Kexec = Kexec.UNKNOWN
+    kexec_because: str = ""
     origin: Origin
 
 
-class Decision(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
     """The answer and all that led to it, made in one pass.
 
     ``rule`` and ``posture`` are stable and may be matched on; sentences are
-    for people and may be reworded any day.  ``weighed`` has every rule in the
-    order in which it was tried, the ones that did not fire included.
+    for people and may be reworded any day.
     """
 
     verdict: Verdict
@@ -156,3 +178,4 @@ class Decision(NamedTuple):
     evidence: tuple[Evidence, ...]
     citations: tuple[Citation, ...]
     weighed: tuple[Step, ...]
+    """Every rule in the order in which it was tried, the ones that did not fire included."""

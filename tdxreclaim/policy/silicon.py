@@ -6,24 +6,27 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.policy.model import Processor, Silicon, SiliconFinding
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm, find_cpu
-from tdxreclaim.tables.errata import errata_of
+from tdxreclaim.tables.errata import PW_MCE, errata_of
 from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.cpu import CpuGroup
     from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.tables.errata import Erratum
+
+    Errata = tuple[Erratum, ...]
 
 # Which of several processors speaks for the host.
 _STRICTEST_FIRST = (Silicon.AFFECTED, Silicon.UNKNOWN, Silicon.NOT_AFFECTED, Silicon.NO_TDX)
 
 
-def judge_silicon(facts: HostFacts) -> SiliconFinding:
+def judge_silicon(facts: HostFacts, errata: Errata) -> SiliconFinding:
     """Return every processor judged, and the strictest as the host's own."""
     groups = facts.groups
     for seen, _ in facts.witnesses:
         if seen is not None and not any(same_cpu(group, seen) for group in groups):
             groups += (seen._replace(size=0),)
-    processors = tuple(_judge(group, facts) for group in groups)
+    processors = tuple(_judge(group, facts, errata) for group in groups)
     if processors:
         status = next(s for s in _STRICTEST_FIRST if any(p.silicon is s for p in processors))
         speaker = next(p for p in processors if p.silicon is status)
@@ -34,7 +37,23 @@ def judge_silicon(facts: HostFacts) -> SiliconFinding:
     else:
         status, rule = Silicon.UNKNOWN, "cpu-unread"
         because = "no processor could be identified"
-    return SiliconFinding(status, rule, because, processors, facts.identity.origin)
+    listed = {erratum.id for processor in processors for erratum in processor.errata}
+    return SiliconFinding(
+        status=status,
+        rule=rule,
+        because=because,
+        processors=processors,
+        errata=tuple(each for each in errata if each.id in listed or flag_of(facts, each)),
+        origin=facts.identity.origin,
+    )
+
+
+def flag_of(facts: HostFacts, erratum: Erratum) -> bool | None:
+    """Whether the kernel has set an erratum's flag; None if that is not known or it has none."""
+    if erratum.flag == PW_MCE:
+        # The kernel's log tells of this one too.
+        return facts.pw_mce.value
+    return None if erratum.flag is None else facts.bugs.has(erratum.flag)
 
 
 def same_cpu(one: CpuGroup, other: CpuGroup) -> bool:
@@ -43,42 +62,63 @@ def same_cpu(one: CpuGroup, other: CpuGroup) -> bool:
     return all(a is None or b is None or a == b for a, b in pairs)
 
 
-def _judge(group: CpuGroup, facts: HostFacts) -> Processor:
+def _judge(group: CpuGroup, facts: HostFacts, errata: Errata) -> Processor:
     vendor, family, model = group.vendor, group.family, group.model
     if vendor in OTHER_VENDORS:
         because = f"{vendor} is not Intel; TDX exists on Intel CPUs alone"
-        return Processor(group, None, Silicon.NO_TDX, "not-intel", because)
+        return Processor(group=group, silicon=Silicon.NO_TDX, rule="not-intel", because=because)
     if vendor is None or family is None or model is None:
         because = f"{group.describe()} is not a whole identity"
-        return Processor(group, None, Silicon.UNKNOWN, "cpu-incomplete", because)
+        return Processor(
+            group=group, silicon=Silicon.UNKNOWN, rule="cpu-incomplete", because=because
+        )
     if vendor != INTEL:
         because = f"{vendor!r} is no vendor that is known"
-        return Processor(group, None, Silicon.UNKNOWN, "vendor-unknown", because)
+        return Processor(
+            group=group, silicon=Silicon.UNKNOWN, rule="vendor-unknown", because=because
+        )
+    return _judge_intel(group, Vfm(vendor, family, model), facts, errata)
 
-    vfm = Vfm(vendor, family, model)
+
+def _judge_intel(group: CpuGroup, vfm: Vfm, facts: HostFacts, errata: Errata) -> Processor:
     row = find_cpu(vfm)
     codename = row.codename if row else None
     name = f"{codename} ({group.number})" if codename else group.number
-    for erratum in errata_of(vfm):
-        because = f"{name} has the erratum {erratum.id}: {erratum.summary}"
+
+    def judged(
+        silicon: Silicon, rule: str, because: str, *, note: str = "", errata: Errata = ()
+    ) -> Processor:
+        return Processor(
+            group=group,
+            codename=codename,
+            silicon=silicon,
+            rule=rule,
+            because=because,
+            errata=errata,
+            note=note,
+        )
+
+    listing = errata_of(vfm, errata)
+    if listing:
+        because = "; ".join(f"{name} has the erratum {each.id}: {each.summary}" for each in listing)
         note = row.note if row else ""
-        return Processor(group, codename, Silicon.AFFECTED, erratum.id, because, note)
+        return judged(Silicon.AFFECTED, listing[0].id, because, note=note, errata=listing)
+    if row is not None and row.tdx is Certainty.UNVERIFIED:
+        note = f"TDX on it is not verified ({row.note})"
+        because = f"no erratum about clearing lists {name}; {note}"
+        return judged(Silicon.NOT_AFFECTED, "no-erratum", because, note=note)
     if row is not None and row.tdx is not None:
         because = f"{name} is a TDX CPU that no erratum about clearing lists"
-        if row.tdx is Certainty.UNVERIFIED:
-            because = (
-                f"no erratum about clearing lists {name}; TDX on it is not verified ({row.note})"
-            )
-        note = f"TDX on it is not verified ({row.note})" if row.tdx is Certainty.UNVERIFIED else ""
-        return Processor(group, codename, Silicon.NOT_AFFECTED, "no-erratum", because, note)
-    if facts.tdx_host_platform.value and facts.pw_mce.value is False:
+        return judged(Silicon.NOT_AFFECTED, "no-erratum", because)
+    # Of an erratum that no kernel flags its list says nothing.
+    if facts.tdx_host_platform.value and all(flag_of(facts, each) is False for each in errata):
         because = (
             f"{name} is not among the TDX CPUs known here; the kernel activated TDX on it without the "
             "erratum flag, and its list of affected CPUs is closed"
         )
-        return Processor(group, codename, Silicon.NOT_AFFECTED, "kernel-closed-list", because)
+        return judged(Silicon.NOT_AFFECTED, "kernel-closed-list", because)
     if facts.movdir64b.value is False:
         because = f"{name} has no MOVDIR64B, without which there is no TDX"
-        return Processor(group, codename, Silicon.NO_TDX, "no-movdir64b", because)
+        return judged(Silicon.NO_TDX, "no-movdir64b", because)
     because = f"{name} is not among the TDX CPUs known here" + (f": {row.note}" if row else "")
-    return Processor(group, codename, Silicon.UNKNOWN, "cpu-unlisted", because)
+    return judged(Silicon.UNKNOWN, "cpu-unlisted", because)

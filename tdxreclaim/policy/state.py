@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.evidence import NOT_NEEDED, Evidence
 from tdxreclaim.policy.model import HostFinding, HostState, Step
+from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.tables.cpus import OTHER_VENDORS
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.tables.errata import Erratum
 
 
 def in_guest(facts: HostFacts) -> bool:
@@ -129,15 +131,25 @@ _STATES = {
 STATE_RULES = tuple(rule for rule, _ in _RULES)
 
 
-def judge_state(facts: HostFacts) -> tuple[HostFinding, tuple[Step, ...]]:
-    """Return the state of TDX and the rules that were tried for it."""
+def judge_state(
+    facts: HostFacts, errata: tuple[Erratum, ...]
+) -> tuple[HostFinding, tuple[Step, ...]]:
+    """Return the state of TDX and the rules that were tried for it; *errata* are the host's."""
     decided, steps = try_rules(_RULES, facts)
     finding = HostFinding(
         state=_STATES[decided.rule],
         rule=decided.rule,
         because=decided.because,
-        erratum_flag=facts.pw_mce.value,
+        erratum_flag=_flags(facts, errata),
         module_version=facts.module_version.value,
         origin=(decided.evidence or (facts.tdx_host_platform.evidence,))[0].origin,
     )
     return finding, steps
+
+
+def _flags(facts: HostFacts, errata: tuple[Erratum, ...]) -> bool | None:
+    """Whether the flags of the host's errata are set; of a host without errata, tdx_pw_mce."""
+    values = [flag_of(facts, erratum) for erratum in errata] or [facts.pw_mce.value]
+    if False in values:
+        return False
+    return None if None in values else True

@@ -72,6 +72,9 @@ def render_json(tables: Tables) -> str:
                         {"vendor": vfm.vendor, "family": vfm.family, "model": vfm.model}
                         for vfm in erratum.affected
                     ],
+                    "flag": erratum.flag,
+                    "honoured_since": erratum.honoured_since and str(erratum.honoured_since),
+                    "honoured_by": list(erratum.honoured_by),
                     "citations": cited(erratum.citations),
                 }
                 for erratum in tables.errata
@@ -124,6 +127,7 @@ def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
         for vfm in erratum.affected:
             cpu = find_cpu(vfm)
             page.labelled("affects", f"{vfm}{f'  {cpu.codename}' if cpu else ''}")
+        page.labelled("kernel", _honoured(erratum))
         _sources(page, erratum.citations)
         page.blank()
     if tables.cpus:
@@ -151,6 +155,13 @@ def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
             page.labelled("", f"symbols: {', '.join(row.symbols)}")
         _sources(page, _sources_of(row))
     return page.text().rstrip("\n") + "\n"
+
+
+def _honoured(erratum: Erratum) -> str:
+    if erratum.flag is None or erratum.honoured_since is None:
+        return "none is known that clears for it alone"
+    by = f" (by {' or '.join(erratum.honoured_by)})" if erratum.honoured_by else ""
+    return f"sets {erratum.flag} under bugs; clears for it since {erratum.honoured_since}{by}"
 
 
 def _sources(page: Page, citations: tuple[Citation, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from tdxreclaim.tables.sources import Certainty, Citation
@@ -21,21 +22,19 @@ class Vfm(NamedTuple):
         return f"{self.vendor} {self.family}/{self.model:#04x}"
 
 
-class CpuModel(NamedTuple):
-    """A CPU that a user may name, and whether TDX is known on it.
-
-    ``tdx`` is ``VERIFIED`` where a signed TDX module names the CPU,
-    ``UNVERIFIED`` where TDX is expected and no source that was read says so,
-    ``None`` where the CPU is only here because it is mistaken for a TDX one.
-    """
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CpuModel:
+    """A CPU that a user may name, and whether TDX is known on it."""
 
     vfm: Vfm
     codename: str
     macro: str
     short: tuple[str, ...]
-    market: str
+    market: str = ""
     tdx: Certainty | None
-    note: str
+    """VERIFIED where a signed TDX module or its release notes name the CPU, UNVERIFIED where
+    TDX is expected and no source that was read says so, None where it is mistaken for one."""
+    note: str = ""
     citation: Citation
 
 
@@ -47,105 +46,99 @@ _FAMILY_H = Citation("linux v7.1", "arch/x86/include/asm/intel-family.h")
 
 CPUS = (
     CpuModel(
-        Vfm(INTEL, 6, 0x8F),
-        "Sapphire Rapids",
-        "INTEL_SAPPHIRERAPIDS_X",
-        ("spr",),
-        "4th Gen Xeon",
-        Certainty.VERIFIED,
-        "select SKUs have TDX; other parts are said to share the number (not verified), so the "
+        vfm=Vfm(INTEL, 6, 0x8F),
+        codename="Sapphire Rapids",
+        macro="INTEL_SAPPHIRERAPIDS_X",
+        short=("spr",),
+        market="4th Gen Xeon",
+        tdx=Certainty.VERIFIED,
+        note="select SKUs have TDX; other parts are said to share the number (not verified), so the "
         "number alone does not tell whether this one has it",
-        Citation(_MODULES, "0x806F8 from module 1.5.01"),
+        citation=Citation(_MODULES, "0x806F8 from module 1.5.01"),
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0xCF),
-        "Emerald Rapids",
-        "INTEL_EMERALDRAPIDS_X",
-        ("emr",),
-        "5th Gen Xeon",
-        Certainty.VERIFIED,
-        "",
-        Citation(_MODULES, "0xC06F0 from module 1.5.01"),
+        vfm=Vfm(INTEL, 6, 0xCF),
+        codename="Emerald Rapids",
+        macro="INTEL_EMERALDRAPIDS_X",
+        short=("emr",),
+        market="5th Gen Xeon",
+        tdx=Certainty.VERIFIED,
+        citation=Citation(_MODULES, "0xC06F0 from module 1.5.01"),
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0xAF),
-        "Sierra Forest",
-        "INTEL_ATOM_CRESTMONT_X",
-        ("srf",),
-        "Xeon 6 E-core",
-        Certainty.VERIFIED,
-        "",
-        Citation(_MODULES, "0xA06F0 from module 1.5.05"),
+        vfm=Vfm(INTEL, 6, 0xAF),
+        codename="Sierra Forest",
+        macro="INTEL_ATOM_CRESTMONT_X",
+        short=("srf",),
+        market="Xeon 6 E-core",
+        tdx=Certainty.VERIFIED,
+        citation=Citation(_MODULES, "0xA06F0 from module 1.5.05"),
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0xAD),
-        "Granite Rapids",
-        "INTEL_GRANITERAPIDS_X",
-        ("gnr",),
-        "Xeon 6 P-core",
-        Certainty.VERIFIED,
-        "",
-        Citation(_MODULES, "0xA06D0 from module 2.0.02"),
+        vfm=Vfm(INTEL, 6, 0xAD),
+        codename="Granite Rapids",
+        macro="INTEL_GRANITERAPIDS_X",
+        short=("gnr",),
+        market="Xeon 6 P-core",
+        tdx=Certainty.VERIFIED,
+        citation=Citation(_MODULES, "0xA06D0 from module 2.0.02"),
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0xAE),
-        "Granite Rapids-D",
-        "INTEL_GRANITERAPIDS_D",
-        ("gnrd", "gnr-d"),
-        "Xeon 6 SoC",
-        Certainty.VERIFIED,
-        "",
-        Citation(_MODULES, "0xA06E0 from module 2.0.04"),
+        vfm=Vfm(INTEL, 6, 0xAE),
+        codename="Granite Rapids-D",
+        macro="INTEL_GRANITERAPIDS_D",
+        short=("gnrd", "gnr-d"),
+        market="Xeon 6 SoC",
+        tdx=Certainty.VERIFIED,
+        citation=Citation(_MODULES, "0xA06E0 from module 2.0.04"),
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0xDD),
-        "Clearwater Forest",
-        "INTEL_ATOM_DARKMONT_X",
-        ("cwf",),
-        "Xeon 6+ E-core",
-        Certainty.UNVERIFIED,
-        "no signed TDX module up to February 2026 names it",
-        _FAMILY_H,
+        vfm=Vfm(INTEL, 6, 0xDD),
+        codename="Clearwater Forest",
+        macro="INTEL_ATOM_DARKMONT_X",
+        short=("cwf",),
+        market="Xeon 6+ E-core",
+        tdx=Certainty.UNVERIFIED,
+        note="no signed TDX module up to February 2026 names it",
+        citation=_FAMILY_H,
     ),
     CpuModel(
-        Vfm(INTEL, 19, 0x01),
-        "Diamond Rapids",
-        "INTEL_DIAMONDRAPIDS_X",
-        ("dmr",),
-        "",
-        Certainty.UNVERIFIED,
-        "no signed TDX module up to February 2026 names it",
-        _FAMILY_H,
+        vfm=Vfm(INTEL, 19, 0x01),
+        codename="Diamond Rapids",
+        macro="INTEL_DIAMONDRAPIDS_X",
+        short=("dmr",),
+        tdx=Certainty.UNVERIFIED,
+        note="no signed TDX module up to February 2026 names it",
+        citation=_FAMILY_H,
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0x6A),
-        "Ice Lake-SP",
-        "INTEL_ICELAKE_X",
-        ("icx", "icelake"),
-        "3rd Gen Xeon",
-        None,
-        "no signed TDX module names it",
-        _FAMILY_H,
+        vfm=Vfm(INTEL, 6, 0x6A),
+        codename="Ice Lake-SP",
+        macro="INTEL_ICELAKE_X",
+        short=("icx", "icelake"),
+        market="3rd Gen Xeon",
+        tdx=None,
+        note="no signed TDX module names it",
+        citation=_FAMILY_H,
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0x6C),
-        "Ice Lake-D",
-        "INTEL_ICELAKE_D",
-        ("icx-d", "icxd"),
-        "Xeon D",
-        None,
-        "no signed TDX module names it",
-        _FAMILY_H,
+        vfm=Vfm(INTEL, 6, 0x6C),
+        codename="Ice Lake-D",
+        macro="INTEL_ICELAKE_D",
+        short=("icx-d", "icxd"),
+        market="Xeon D",
+        tdx=None,
+        note="no signed TDX module names it",
+        citation=_FAMILY_H,
     ),
     CpuModel(
-        Vfm(INTEL, 6, 0xB6),
-        "Grand Ridge",
-        "INTEL_ATOM_CRESTMONT",
-        ("grr",),
-        "",
-        None,
-        "no signed TDX module names it",
-        _FAMILY_H,
+        vfm=Vfm(INTEL, 6, 0xB6),
+        codename="Grand Ridge",
+        macro="INTEL_ATOM_CRESTMONT",
+        short=("grr",),
+        tdx=None,
+        note="no signed TDX module names it",
+        citation=_FAMILY_H,
     ),
 )
 

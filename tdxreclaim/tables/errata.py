@@ -1,27 +1,34 @@
-"""The errata that decide about clearing, and the CPUs that Intel's TDX modules name.
+"""The errata that decide about clearing.  Their order means nothing.
 
-To add an erratum: add its row here, a host under tests/hosts/ that it matches,
-and the nearest CPU that it must not match to tests/policy/test_decide.py.  To add a
-CPU: add its row, with the module release or the kernel header that names it.
-Rows never overlap, so their order means nothing.
+To add one: add its row, and a host that it matches and the nearest that it must
+not match to tests/policy/test_decide.py.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from tdxreclaim.tables.cpus import INTEL, Vfm
+from tdxreclaim.tables.kernels import Version
 from tdxreclaim.tables.sources import Citation
 
 
-class Erratum(NamedTuple):
-    """An erratum, named as in /proc/cpuinfo ``bugs``, and every CPU that has it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Erratum:
+    """An erratum that makes clearing necessary, every CPU that has it, and who honours it."""
 
     id: str
     summary: str
     consequence: str
     affected: tuple[Vfm, ...]
+    flag: str | None
+    """The word under ``bugs`` in /proc/cpuinfo; None: no kernel has one."""
+    honoured_since: Version | None
+    """The first upstream release that clears for the flag; None: none does."""
+    honoured_by: tuple[str, ...] = ()
+    """Functions in /proc/kallsyms that clear for the flag."""
     citations: tuple[Citation, ...]
+    """The first lists the CPUs."""
 
 
 _LINUX_SWITCH = Citation(
@@ -29,9 +36,12 @@ _LINUX_SWITCH = Citation(
 )
 
 
+PW_MCE = "tdx_pw_mce"
+
+
 ERRATA = (
     Erratum(
-        id="tdx_pw_mce",
+        id=PW_MCE,
         summary="a partial write to TDX private memory poisons the cache line",
         consequence=(
             "the next read of that line raises a machine check; only overwriting whole "
@@ -41,6 +51,9 @@ ERRATA = (
             Vfm(INTEL, 6, 0x8F),  # Sapphire Rapids, INTEL_SAPPHIRERAPIDS_X
             Vfm(INTEL, 6, 0xCF),  # Emerald Rapids, INTEL_EMERALDRAPIDS_X
         ),
+        flag=PW_MCE,
+        honoured_since=Version(6, 18),
+        honoured_by=("tdx_quirk_reset_page", "tdx_quirk_reset_paddr"),
         citations=(
             _LINUX_SWITCH,
             Citation(
@@ -55,6 +68,6 @@ ERRATA = (
 NO_ERRATUM_CITATIONS = (_LINUX_SWITCH,)
 
 
-def errata_of(vfm: Vfm) -> tuple[Erratum, ...]:
-    """Return the errata that list this CPU."""
-    return tuple(erratum for erratum in ERRATA if vfm in erratum.affected)
+def errata_of(vfm: Vfm, errata: tuple[Erratum, ...] = ERRATA) -> tuple[Erratum, ...]:
+    """Return those of *errata* that list this CPU."""
+    return tuple(erratum for erratum in errata if vfm in erratum.affected)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,7 @@ def test_a_capture_answers_as_the_machine_itself(name: str) -> None:
         assert getattr(live, field) == getattr(captured, field)
     for part in ("silicon", "host", "kernel"):
         one, other = getattr(live, part), getattr(captured, part)
-        assert one._replace(origin=Origin.CAPTURED) == other
+        assert replace(one, origin=Origin.CAPTURED) == other
 
 
 @pytest.mark.parametrize("name", NAMES)

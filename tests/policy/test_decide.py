@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tdxreclaim.costs.scene import set_scene
+from tdxreclaim.engine.plan import Clearing as PlanClearing
 from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.evidence import Evidence, Fact, Origin
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
@@ -18,9 +21,10 @@ from tdxreclaim.policy.decide import VERDICT_RULES, decide
 from tdxreclaim.policy.kernel import KERNEL_RULES
 from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
 from tdxreclaim.policy.state import STATE_RULES
-from tdxreclaim.tables.cpus import CPUS
-from tdxreclaim.tables.errata import ERRATA
-from tdxreclaim.tables.kernels import Clearing, Kexec
+from tdxreclaim.tables.cpus import CPUS, Vfm
+from tdxreclaim.tables.errata import ERRATA, Erratum
+from tdxreclaim.tables.kernels import Clearing, Kexec, Version
+from tdxreclaim.tables.sources import Citation
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts
@@ -165,6 +169,18 @@ VERDICTS = [
     pytest.param(
         faked(vendor=INTEL, family=6, model=0x6A), UNDETERMINED, "cpu-unlisted", id="number-only"
     ),
+    pytest.param(
+        host(cpuinfo(model=0x6A, flags="tme"), cpuinfo(model=0xAD)),
+        UNDETERMINED,
+        "cpu-unlisted",
+        id="ICX-without-movdir64b+GNR",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0x6A, flags=None), cpuinfo(model=0x9A, flags="tme")),
+        UNDETERMINED,
+        "cpu-unlisted",
+        id="two-unlisted-one-untold",
+    ),
     # Not knowing.
     pytest.param(nothing_known(), UNDETERMINED, "cpu-unknown", id="nothing"),
     pytest.param(host(cpuinfo(model="unknown")), UNDETERMINED, "cpu-unknown", id="model-not-told"),
@@ -215,6 +231,14 @@ def test_verdict(facts: HostFacts, verdict: Verdict, rule: str) -> None:
     assert decision.because
 
 
+def test_the_kernel_flag_is_said_where_it_agrees_and_where_it_is_not_set() -> None:
+    def weighed(*texts: str) -> str:
+        return next(s.because for s in decide(host(*texts)).weighed if s.rule == "kernel-flag")
+
+    assert weighed(SPR) == "the kernel has set tdx_pw_mce, and the table agrees"
+    assert "alone proves nothing" in weighed(cpuinfo(flags=ACTIVE))
+
+
 def test_every_verdict_rule_has_a_row() -> None:
     assert {row.values[2] for row in VERDICTS} == set(VERDICT_RULES)
 
@@ -224,6 +248,79 @@ def test_required_whenever_an_erratum_lists_the_cpu_of_a_host() -> None:
         for vfm in erratum.affected:
             text = cpuinfo(*vfm, flags=ACTIVE)
             assert decide(host(text)).rule == erratum.id
+
+
+MADE_UP = Erratum(
+    id="made_up",
+    summary="a full write is not enough either",
+    consequence="only clearing helps",
+    affected=(Vfm(INTEL, 6, 0xAD), Vfm(INTEL, 6, 0x55)),
+    flag=None,
+    honoured_since=None,
+    citations=(Citation("a test", "made up"),),
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "posture"),
+    [
+        ({"kallsyms": "0 T tdx_quirk_reset_page\n"}, Posture.AT_RISK),
+        ({"release": "7.1.5"}, Posture.AT_RISK),
+        ({"release": "6.17.3"}, Posture.CLEARS_AS_REQUIRED),
+        ({"release": "6.17.0-5-generic"}, Posture.UNKNOWN),
+    ],
+)
+def test_an_erratum_that_no_kernel_honours_is_never_called_cleared(
+    files: dict[str, str], posture: Posture
+) -> None:
+    decision = decide(host(GNR, **files), (*ERRATA, MADE_UP))
+
+    assert (decision.verdict, decision.rule, decision.posture) == (REQUIRED, "made_up", posture)
+    assert decision.kernel.ignores == ((MADE_UP,) if posture is Posture.AT_RISK else ())
+    if posture is Posture.AT_RISK:
+        assert "none is known that clears for made_up" in decision.advice[0]
+        assert "tdx_pw_mce" not in " ".join((decision.posture_because, *decision.advice))
+        assert decision.kernel.kexec is Kexec.UNKNOWN
+        assert set_scene(decision, packages=1).plan.clearing is PlanClearing.NEVER
+
+
+def test_an_erratum_that_no_kernel_honours_is_unknown_while_tdx_may_be_off() -> None:
+    faked_gnr = fake_kernel(faked(vendor=INTEL, family=6, model=0xAD), "7.1")
+
+    decision = decide(faked_gnr, (*ERRATA, MADE_UP))
+    assert (decision.verdict, decision.posture) == (REQUIRED, Posture.UNKNOWN)
+    assert set_scene(decision, packages=1).plan.clearing is PlanClearing.NEVER
+    idle = decide(host(cpuinfo(model=0xAD), release="7.1"), (*ERRATA, MADE_UP))
+    assert idle.posture is Posture.IDLE
+    assert "no release is known that clears for made_up" in idle.advice[0]
+
+
+def test_an_erratum_with_a_flag_of_its_own_is_asked_for_that_flag() -> None:
+    row = replace(MADE_UP, flag="made_up", honoured_since=Version(7, 1))
+    errata = (*ERRATA, row)
+
+    def posture(bugs: str, release: str) -> Posture:
+        return decide(
+            host(cpuinfo(model=0xAD, flags=ACTIVE, bugs=bugs), release=release), errata
+        ).posture
+
+    # The row of 6.19 to 7.1 begins before the release that honours it.
+    assert posture("made_up", "7.2") is Posture.CLEARS_AS_REQUIRED
+    assert posture("made_up", "6.18") is Posture.AT_RISK
+    assert posture("spectre_v1", "7.2") is Posture.AT_RISK
+    assert posture("tdx_pw_mce", "7.2") is Posture.AT_RISK
+
+
+def test_a_cpu_in_no_table_but_the_errata_is_named_by_its_number() -> None:
+    decision = decide(host(cpuinfo(model=0x55)), (MADE_UP,))
+    assert (decision.verdict, decision.rule) == (REQUIRED, "made_up")
+    assert "None" not in decision.because
+
+
+def test_the_kernels_list_does_not_settle_an_erratum_that_it_does_not_flag() -> None:
+    unlisted = host(cpuinfo(model=0xC3, flags=ACTIVE))
+    assert decide(unlisted).verdict is NOT_REQUIRED
+    assert decide(unlisted, (*ERRATA, MADE_UP)).verdict is UNDETERMINED
 
 
 def test_no_cpu_but_the_listed_ones_is_affected() -> None:
@@ -319,6 +416,12 @@ KERNELS = [
     ),
     pytest.param(
         {"release": "6.12.0", "parameter": "Y\n"}, Clearing.UNKNOWN, "release-belied", id="belied"
+    ),
+    pytest.param(
+        {"release": "6.12.0", "capacity": "tdx 31\n"},
+        Clearing.UNKNOWN,
+        "release-belied",
+        id="belied-by-misc-capacity-alone",
     ),
     pytest.param({"release": "6.15.9"}, Clearing.NO_TDX_HOST, "release-listed", id="6.15"),
     pytest.param({"release": "6.16"}, Clearing.ALWAYS, "release-listed", id="6.16"),
@@ -464,12 +567,18 @@ def test_every_posture_has_a_row() -> None:
 
 
 KEXECS = [
+    # With TDX off nothing asks for the flag, whatever the kernel would do with TDX on.
+    pytest.param(
+        host(cpuinfo(bugs=None), release="6.18.2"), Kexec.ALLOWED, id="SPR-off-flag-not-told"
+    ),
     pytest.param(host(SPR, release="6.18.2"), Kexec.REFUSED, id="SPR-6.18"),
     pytest.param(host(SPR, release="7.1"), Kexec.REFUSED, id="SPR-7.1"),
     pytest.param(host(SPR, release="7.2"), Kexec.AFTER_DISABLE, id="SPR-7.2"),
     pytest.param(host(SPR, release="6.17"), Kexec.NOT_BUILT, id="SPR-6.17"),
     pytest.param(host(SPR, release="6.12"), Kexec.NOT_BUILT, id="SPR-6.12"),
     pytest.param(host(SPR, release="5.15"), Kexec.ALLOWED, id="SPR-5.15"),
+    # A release that is belied tells no generation.
+    pytest.param(host(SPR, release="5.15", parameter="Y\n"), Kexec.UNKNOWN, id="SPR-belied"),
     pytest.param(host(cpuinfo(), release="6.17"), Kexec.UNKNOWN, id="SPR-6.17-off"),
     pytest.param(host(SPR, release="6.17.0-5-generic"), Kexec.UNKNOWN, id="distribution"),
     pytest.param(

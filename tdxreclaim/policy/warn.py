@@ -1,0 +1,152 @@
+"""What does not fit together in the facts, or limits the answer: one rule, one warning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.policy.kernel import release_disagrees
+from tdxreclaim.policy.model import HostFinding, HostState, KernelFinding, Silicon, SiliconFinding
+from tdxreclaim.policy.silicon import flag_of
+from tdxreclaim.tables.kernels import upstream_version
+from tdxreclaim.tables.sources import Certainty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from tdxreclaim.facts.host import HostFacts
+
+
+class _Case(NamedTuple):
+    facts: HostFacts
+    silicon: SiliconFinding
+    host: HostFinding
+    kernel: KernelFinding
+
+    @property
+    def flagged(self) -> str:
+        """The errata whose flag the kernel has set."""
+        return ", ".join(each.id for each in self.silicon.errata if flag_of(self.facts, each))
+
+    @property
+    def affected(self) -> bool:
+        return self.silicon.status is Silicon.AFFECTED
+
+
+def warn(
+    facts: HostFacts, silicon: SiliconFinding, host: HostFinding, kernel: KernelFinding
+) -> tuple[str, ...]:
+    """Return the warnings, in the order of the rules."""
+    case = _Case(facts, silicon, host, kernel)
+    return tuple(warning for rule in _RULES for warning in rule(case))
+
+
+def _flag_without_row(case: _Case) -> Iterable[str]:
+    if case.flagged and not case.affected:
+        yield (
+            f"The kernel and the table disagree: the kernel has set {case.flagged} on a CPU that "
+            "the table does not list as affected. The kernel is believed."
+        )
+
+
+def _row_without_flag(case: _Case) -> Iterable[str]:
+    unset = [each.id for each in case.silicon.errata if flag_of(case.facts, each) is False]
+    if case.affected and unset and case.host.active:
+        yield (
+            "The kernel and the table disagree: TDX is active on an affected CPU and the kernel "
+            f"has not set {', '.join(unset)}. The table is believed."
+        )
+
+
+def _flagged_guest(case: _Case) -> Iterable[str]:
+    if case.flagged and (case.facts.hypervisor.value or case.facts.tdx_guest.value):
+        yield (
+            f"The flags say guest, yet the kernel has set {case.flagged}, which only an owner of "
+            "TDX KeyIDs does: judged as a host."
+        )
+
+
+def _guest(case: _Case) -> Iterable[str]:
+    if case.host.state is HostState.GUEST and case.silicon.status is not Silicon.NO_TDX:
+        yield "The CPU shown in a guest is what the hypervisor chose to show; it may be another."
+
+
+def _caveats(case: _Case) -> Iterable[str]:
+    told = case.host.state not in (HostState.OFF, HostState.UNKNOWN)
+    for processor in case.silicon.processors:
+        if processor.note and not (told and processor.silicon is Silicon.AFFECTED):
+            yield f"{processor.codename}: {processor.note}."
+
+
+def _closed_list(case: _Case) -> Iterable[str]:
+    if any(p.rule == "kernel-closed-list" for p in case.silicon.processors):
+        yield (
+            "This rests on the kernel's list alone, and a kernel that is older than the CPU "
+            "cannot have it in its list: use a kernel that was made for this CPU."
+        )
+
+
+def _belied(case: _Case) -> Iterable[str]:
+    if case.kernel.rule == "release-belied":
+        yield (
+            "The kernel's release and the host's state disagree: by its release it cannot run "
+            "TDs, and TDX is on in KVM. The state is believed."
+        )
+
+
+def _processors_disagree(case: _Case) -> Iterable[str]:
+    whole = [p.group for p in case.silicon.processors if p.group.identified]
+    if len({(group.vendor, group.family, group.model) for group in whole}) > 1:
+        shown = "; ".join(group.describe() for group in whole)
+        yield f"The processors disagree, and the strictest counts: {shown}."
+
+
+def _no_cross_check(case: _Case) -> Iterable[str]:
+    for value, evidence in case.facts.witnesses:
+        if not value:
+            yield f"No cross-check: {evidence.observed}."
+
+
+def _no_platform_flag(case: _Case) -> Iterable[str]:
+    if case.facts.tdx_host_platform.value is False and case.host.active:
+        yield (
+            "The flags have no tdx_host_platform, yet TDX is active: an out-of-tree kernel, or "
+            "a capture put together from several boots."
+        )
+
+
+def _symbols_disagree(case: _Case) -> Iterable[str]:
+    if release_disagrees(case.facts, case.kernel):
+        yield (
+            f"The kernel calls itself {case.kernel.release}, and its symbols are of another "
+            "generation. The symbols are believed."
+        )
+
+
+def _partial_backport(case: _Case) -> Iterable[str]:
+    release = case.facts.release.value
+    if (
+        case.kernel.rule == "symbols-clear-on-erratum"
+        and case.kernel.certainty is Certainty.INFERRED
+        and release is not None
+        and not upstream_version(release)
+    ):
+        yield (
+            "A distribution can have taken the functions' new names without the check of the flag; "
+            "then this kernel clears on every CPU. Only its source or a disassembly tells."
+        )
+
+
+_RULES = (
+    _flag_without_row,
+    _row_without_flag,
+    _flagged_guest,
+    _guest,
+    _caveats,
+    _closed_list,
+    _belied,
+    _processors_disagree,
+    _no_cross_check,
+    _no_platform_flag,
+    _symbols_disagree,
+    _partial_backport,
+)
