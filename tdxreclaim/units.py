@@ -93,10 +93,10 @@ class Span(NamedTuple):
 ZERO = Span(0, 0, 0)
 
 
-_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1, "": 1}
+_SECONDS = {"h": 3600, "m": 60, "min": 60, "s": 1, "ms": 0.001, "": 1}
 
 
-_PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(h|min|m|s)?", re.ASCII)
+_PART = re.compile(r"(\d{1,9}(?:\.\d{1,6})?) ?(h|min|ms|m|s)?", re.ASCII)
 
 
 def parse_duration(option: str, text: str) -> int:

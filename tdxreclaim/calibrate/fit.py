@@ -198,11 +198,14 @@ class _Timed(NamedTuple):
         return (self.row.seconds * 1e9 - self.rest_ns) / self.pages
 
 
-def fit(observed: Sequence[Observed], base: Calibration, *, origin: Origin) -> Fit:
+def fit(
+    observed: Sequence[Observed], base: Calibration, *, origin: Origin, margin: float = 0.01
+) -> Fit:
     """Solve for what a page costs; what is not of a page is as in *base*.
 
     One row is left out if without it the others fit and it is far off.  Rows of
-    an order that no release has are not used.
+    an order that no release has are not used.  *margin* is the least range that
+    a page's cost gets, as a share of it.
 
     Raises:
         MalformedInputError: no row is of an order that a release has, or one
@@ -212,7 +215,7 @@ def fit(observed: Sequence[Observed], base: Calibration, *, origin: Origin) -> F
     if not given:
         raise MalformedInputError(origin.name, "rows: none in the order of a release (upstream)")
     clear = base.steps[Action.CLEAR].at(1).likely_ns
-    rows = [_Timed(each.row, _rest_ns(each.row, base)) for each in given]
+    rows = [_Timed(each.row, rest_ns(each.row, base)) for each in given]
     for each, timed in zip(given, rows, strict=True):
         if timed.page_ns <= clear * timed.clears:
             why = f"{each.where}.seconds: less than what this takes beside its pages"
@@ -222,7 +225,7 @@ def fit(observed: Sequence[Observed], base: Calibration, *, origin: Origin) -> F
     possible, excluded = _causes(used, clear)
     costs = sorted(round(each.page_ns) for each in used)
     return Fit(
-        calibration=_calibration(used, possible, base, origin),
+        calibration=_calibration(used, possible, base, origin, margin),
         page=Span(costs[0], costs[len(costs) // 2], costs[-1]),
         causes=possible,
         excluded=excluded,
@@ -234,7 +237,8 @@ def fit(observed: Sequence[Observed], base: Calibration, *, origin: Origin) -> F
     )
 
 
-def _rest_ns(row: Row, base: Calibration) -> int:
+def rest_ns(row: Row, base: Calibration) -> int:
+    """Return what a shutdown spends after its guest pages, by *base*."""
     whole = estimate(
         Shape(memory_bytes=row.memory_bytes, vcpus=row.vcpus),
         _PLAN.with_clearing(row.clearing),
@@ -337,6 +341,7 @@ def _calibration(
     possible: Sequence[Explanation],
     base: Calibration,
     origin: Origin,
+    margin: float,
 ) -> Calibration:
     best = possible[0]
     assumptions = [
@@ -362,17 +367,19 @@ def _calibration(
                 provenance=Provenance.DERIVED,
                 source=source,
             )
-            for action, points in _points(rows, best, base).items()
+            for action, points in _points(rows, best, base, margin).items()
         },
         rows=tuple(timed.row for timed in rows),
     )
 
 
 def _points(
-    rows: Sequence[_Timed], best: Explanation, base: Calibration
+    rows: Sequence[_Timed], best: Explanation, base: Calibration, least_margin: float
 ) -> dict[Action, tuple[Point, ...]]:
     """The base's shares of what a page costs here; what grows is put into the kick."""
-    margin = max(best.worst, 0.01, 0.5 / min(timed.row.seconds for timed in rows))
+    # Whole seconds were rounded.
+    rounded = [0.5 / row.seconds for row, *_ in rows if row.seconds == int(row.seconds)]
+    margin = max(best.worst, least_margin, *rounded)
     fewest = min(timed.row.vcpus for timed in rows)
     shares = {action: base.steps[action].at(fewest).likely_ns for action in _PAGE_STEPS}
     scale = best.page_ns / sum(shares.values())

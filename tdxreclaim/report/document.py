@@ -37,6 +37,11 @@ def dump(document: dict[str, object]) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
+def dump_line(document: dict[str, object]) -> str:
+    """Return *document* as one line, for output that has one line an object."""
+    return json.dumps(document) + "\n"
+
+
 def tool() -> dict[str, str]:
     """Return what made a document: the tool and its version."""
     return {"name": TOOL, "version": VERSION}

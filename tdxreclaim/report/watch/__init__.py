@@ -1,0 +1,1 @@
+"""A watched shutdown, as text and as JSON."""
