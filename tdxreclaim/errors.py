@@ -57,7 +57,7 @@ _MEANINGS = {
     ExitStatus.REQUIRED: "clearing is required",
     ExitStatus.UNDETERMINED: "undetermined: treat as required",
     ExitStatus.NOT_APPLICABLE: "not applicable: this is not a TDX host",
-    ExitStatus.FINDINGS: "triage found something to act on, or an emulated shutdown ends badly",
+    ExitStatus.FINDINGS: "triage found something to act on, or an emulated shutdown ends badly, or a watched one is stuck",
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",
 }

@@ -22,4 +22,5 @@ EXAMPLES = {
     "schema": "tdxreclaim schema check",
     "simulate": "tdxreclaim simulate --memory 400GiB --vcpus 64 --cpu gnr --kernel 6.17",
     "triage": "tdxreclaim triage --from sosreport.tar.xz --observed 517s --memory 107GiB --vcpus 32",
+    "watch": "tdxreclaim watch 4711 --until-done --record host.toml",
 }

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 @click.command(
     add_help_option=False,
     short_help="Watch a TD's shutdown: pages left, time left.",
-    epilog="Example: tdxreclaim watch 4711 --until-done --record host.toml",
 )
 @click.argument("vm", metavar="[TID-FD|PID]", required=False)
 @click.option("--all", "all_", is_flag=True, help="All VMs; the default if none is named.")

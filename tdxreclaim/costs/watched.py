@@ -51,9 +51,6 @@ _CHANCE = 0.05
 # Of fewer intervals a rate holds time in which nothing fell.
 _FEWEST_INTERVALS = 3
 
-# The first and the last interval of a stretch hold time in which nothing fell.
-_WHOLE_INTERVALS = 3
-
 
 class Fall(NamedTuple):
     """Between two looks: when, how long, how many pages went."""
@@ -71,13 +68,8 @@ class Rate(NamedTuple):
     """What a page took, nanoseconds: likely of all together, low and high of 5 and 95 of 100."""
     pages: int
     seconds: float
-    intervals: int
-    """Between two looks."""
-
-    @property
-    def coarse(self) -> bool:
-        """Whether there are too few intervals: their ends hold time in which nothing fell."""
-        return self.intervals < _FEWEST_INTERVALS
+    coarse: bool
+    """Too few intervals between looks: their ends hold time in which nothing fell."""
 
     @property
     def pages_a_second(self) -> float:
@@ -206,14 +198,13 @@ class Watched:
 
     def rate(self) -> Rate | None:
         """What all falling stretches say; None: none was seen."""
-        return _rate([_whole(stretch) for stretch in self._stretches])
+        return _rate(self._stretches, since=0.0)
 
     def recent(self) -> Rate | None:
         """What the last seconds of the stretch say in which it is now; None: it does not fall."""
         if not self._falling:
             return None
-        since = self._at - _RECENT_SECONDS
-        return _rate([[fall for fall in _whole(self._stretches[-1]) if fall.at > since]])
+        return _rate(self._stretches[-1:], since=self._at - _RECENT_SECONDS)
 
     def left(self) -> Span | None:
         """How long the rest of its pages takes, by how fast they go; None: it does not fall."""
@@ -230,12 +221,10 @@ class Watched:
         return Span(low, likely, high).times(self.pages)
 
 
-def _whole(stretch: Sequence[Fall]) -> Sequence[Fall]:
-    return stretch[1:-1] if len(stretch) > _WHOLE_INTERVALS else stretch
-
-
-def _rate(stretches: Sequence[Sequence[Fall]]) -> Rate | None:
-    falls = [fall for stretch in stretches for fall in stretch]
+def _rate(stretches: Sequence[Sequence[Fall]], *, since: float) -> Rate | None:
+    # The first and the last interval of a stretch hold time in which nothing fell.
+    whole = [fall for stretch in stretches for fall in stretch[1:-1] if fall.at > since]
+    falls = whole or [fall for stretch in stretches for fall in stretch if fall.at > since]
     if not falls:
         return None
     pages, seconds = sum(fall.pages for fall in falls), sum(fall.seconds for fall in falls)
@@ -246,7 +235,7 @@ def _rate(stretches: Sequence[Sequence[Fall]]) -> Rate | None:
         page=Span(min(low, likely), likely, max(high, likely)),
         pages=pages,
         seconds=seconds,
-        intervals=len(falls),
+        coarse=len(whole) < _FEWEST_INTERVALS,
     )
 
 

@@ -20,6 +20,7 @@ class Word(NamedTuple):
 
 
 _VERDICT, _POSTURE, _RULE = "verdict", "posture", "rule"
+_WATCHED = "watch state"
 _SILICON, _STATE, _KERNEL, _KEXEC = "silicon", "TDX state", "kernel clearing", "kexec"
 
 WORDS = (
@@ -193,4 +194,41 @@ WORDS = (
         "A distribution's release: its number does not tell what was backported.",
     ),
     Word("kernel-unknown", _RULE, "Neither symbols nor a release were read."),
+    Word(
+        "running",
+        _WATCHED,
+        "The VM's mapped pages go up and down, or stand while its process lives: no shutdown.",
+    ),
+    Word(
+        "counting-down",
+        _WATCHED,
+        "KVM takes the VM's pages back. Rate and time left are made of falling stretches alone.",
+    ),
+    Word(
+        "standing",
+        _WATCHED,
+        "The counter should fall and does not. A zombie or a missing process is not done.",
+        "Find who still holds a VM, vCPU or guest_memfd descriptor; look at the stacks of its "
+        "process's tasks and at the kernel log.",
+    ),
+    Word(
+        "zero",
+        _WATCHED,
+        "No page is mapped, and the VM is still there: a descriptor of it is open, or its end is "
+        "under way. Its memory may still be allocated.",
+        "If it lasts, find who still holds a descriptor.",
+    ),
+    Word(
+        "gone-after-zero",
+        _WATCHED,
+        "All pages were taken back before the VM's folder went. HKID and control pages come "
+        "after that and are not visible there.",
+    ),
+    Word(
+        "gone-with-value",
+        _WATCHED,
+        "The VM's folder went while pages were in the counter: the rest was torn down out of "
+        "sight, so that no rate follows.",
+        "On 7.2 and later the pages may be ones whose removal failed: look at the kernel log.",
+    ),
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 import pytest
 
+from tdxreclaim.costs.watched import State
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.policy.decide import VERDICT_RULES
 from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tdxreclaim.tables.findings.kind import Kind
 
 HOSTS = Path(__file__).parents[1] / "hosts"
-VALUES = [*Verdict, *Posture, *Silicon, *HostState, *Clearing, *Kexec]
+VALUES = [*Verdict, *Posture, *Silicon, *HostState, *Clearing, *Kexec, *State]
 
 
 @pytest.mark.parametrize("value", sorted({str(value) for value in VALUES}))

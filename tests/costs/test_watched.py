@@ -115,7 +115,7 @@ def test_the_ends_of_a_stretch_are_no_whole_intervals() -> None:
         watched.see(at, count, DEAD)
     rate = watched.rate()
     assert rate is not None
-    assert (rate.pages, rate.seconds, rate.intervals) == (300, 3, 3)
+    assert (rate.pages, rate.seconds, rate.coarse) == (300, 3, False)
 
 
 @given(

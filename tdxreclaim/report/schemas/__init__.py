@@ -19,6 +19,7 @@ VERSIONS = {
     "simulate": 2,
     "triage": 2,
     "validate": 2,
+    "watch": 1,
 }
 
 
