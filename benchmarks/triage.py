@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,7 +23,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tdxreclaim.facts.logs.line import BEGINNINGS
+from tdxreclaim.facts.logs.needles import NOT_KILLED, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +103,13 @@ def main() -> int:
         return 0
     size = int(sys.argv[1] if len(sys.argv) > 1 else "1024") << 20
     tool = [sys.executable, "-m", "tdxreclaim", "triage", "--from"]
-    grep = ["grep", "-E", "-c", BEGINNINGS.decode() + "|with SIGKILL: Device or resource busy"]
+    texts = [*words(), NOT_KILLED.decode()]
+    grep = [
+        "grep",
+        "-E",
+        "-c",
+        "|".join(re.sub(r"[][().*+?^$\\|{}]", r"\\\g<0>", each) for each in texts),
+    ]
     failed = False
     print(f"{'log':16} {'MiB':>6} {'grep s':>7} {'triage s':>9} {'ratio':>6} {'peak MB':>8}")
     with tempfile.TemporaryDirectory() as scratch:

@@ -19,8 +19,9 @@ from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import host
 from tdxreclaim.facts.evidence import Origin
 from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release
-from tdxreclaim.facts.logs.line import matters, split_line
-from tdxreclaim.facts.logs.stack import frame_function
+from tdxreclaim.facts.logs.line import Speaker, read_line, show_head
+from tdxreclaim.facts.logs.needles import begins
+from tdxreclaim.facts.logs.stack import begins_stack, frame_function
 from tdxreclaim.facts.scrub import (
     _host_names,
     _scrub_cpuinfo,
@@ -270,16 +271,16 @@ class _LogFilter:
         self._involved = False
 
     def add(self, line: str) -> None:
-        head, message = split_line(line)
+        read = read_line(line)
         self._kept.append("")
-        if message is None:
+        if read.speaker is Speaker.PROGRAM:
             return
-        begins = matters(message)
-        if begins == "stack":
+        head, message = show_head(read), read.message or line
+        if begins_stack(message):
             if not (self._stack and message.startswith("task:")):
                 self._end_stack()
             self._keep_stack_line(head, message)
-        elif begins:
+        elif begins(message) and not message.startswith("task:"):
             if not _left_out(message):
                 self._kept[-1] = _kept_line(head, message)
         elif self._stack:

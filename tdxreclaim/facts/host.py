@@ -133,6 +133,7 @@ def read_host(
     symbols: bool = True,
     cross_check: bool = False,
     ask_py_cpuinfo: Callable[[], PyCpuinfo] = read_py_cpuinfo,
+    log: tuple[str, LogReading] | None = None,
 ) -> HostFacts:
     """Return what *source* says of its host.
 
@@ -140,14 +141,15 @@ def read_host(
     or of a guest, nothing but the identity and the release.  With
     ``symbols=False`` the kernel's symbols and configuration are left out (they
     change the posture, never the verdict).  *cross_check* asks py-cpuinfo,
-    which takes a second; *ask_py_cpuinfo* is how.
+    which takes a second; *ask_py_cpuinfo* is how.  *log* is a kernel log of the
+    host that was read already, and its name.
 
     Raises:
         HostReadError, MalformedInputError: there is something that should
             identify the processors, and none of it can be used.
 
     """
-    host = _Reader(source, ask_py_cpuinfo)
+    host = _Reader(source, ask_py_cpuinfo, log)
     identity = host.identity()
     reading = identity.reading
     facts = HostFacts(
@@ -179,25 +181,25 @@ def read_host(
         facts = facts._replace(witnesses=(_py_cpuinfo_group(ask_py_cpuinfo),))
     if not _may_be_tdx_host(facts):
         return facts
-    log = host.log()
+    said = host.log()
     facts = facts._replace(
-        witnesses=facts.witnesses + host.witnesses(identity.path, log),
+        witnesses=facts.witnesses + host.witnesses(identity.path, said),
         kvm_parameter=host.fact(KVM_PARAMETER, parse_switch),
         key_ids=host.fact(MISC_CAPACITY, parse_capacity),
         module_version=host.fact(MODULE_VERSION, lambda text: printable(text) or None),
-        log_enabled=host.log_fact(log, yes=log.enabled, no=log.refused),
-        log_ready=host.log_fact(log, yes=log.ready, no=log.failed or log.refused),
-        log_kexec=host.log_fact(log, yes=log.kexec, no=None),
+        log_enabled=host.log_fact(said, yes=said.enabled, no=said.refused),
+        log_ready=host.log_fact(said, yes=said.ready, no=said.failed or said.refused),
+        log_kexec=host.log_fact(said, yes=said.kexec, no=None),
         release=host.release() if facts.release.value is None else facts.release,
-        notes=facts.notes + host.log_notes(log),
+        notes=facts.notes + host.log_notes(said),
     )
-    if not facts.pw_mce.value and (log.kexec or log.check):
+    if not facts.pw_mce.value and (said.kexec or said.check):
         # Nothing but a kernel that has set the flag prints these.
-        facts = facts._replace(pw_mce=host.log_fact(log, yes=log.check or log.kexec, no=None))
-    if facts.hypervisor.value is None and (log.hypervisor or log.guest):
-        facts = facts._replace(hypervisor=host.log_fact(log, yes=log.hypervisor, no=None))
-    if facts.tdx_guest.value is None and log.guest:
-        facts = facts._replace(tdx_guest=host.log_fact(log, yes=log.guest, no=None))
+        facts = facts._replace(pw_mce=host.log_fact(said, yes=said.check or said.kexec, no=None))
+    if facts.hypervisor.value is None and (said.hypervisor or said.guest):
+        facts = facts._replace(hypervisor=host.log_fact(said, yes=said.hypervisor, no=None))
+    if facts.tdx_guest.value is None and said.guest:
+        facts = facts._replace(tdx_guest=host.log_fact(said, yes=said.guest, no=None))
     if symbols:
         facts = facts._replace(
             symbols=host.fact(KALLSYMS, parse_symbols),
@@ -226,11 +228,20 @@ def _may_be_intel(vendor: str | None) -> bool:
 class _Reader:
     """Reads facts from one source, turning what cannot be read into evidence."""
 
-    def __init__(self, source: Source, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        ask_py_cpuinfo: Callable[[], PyCpuinfo],
+        log: tuple[str, LogReading] | None,
+    ) -> None:
         self._source = source
         self._ask_py_cpuinfo = ask_py_cpuinfo
         self._log: LogReading | None = None
+        self._log_label: str | None = None
         self._log_evidence: Evidence | None = None
+        if log is not None:
+            self._log_label, self._log = log
+            self._log_evidence = Evidence(self._log_label, "", source.origin)
         self.notes: list[Evidence] = []
         self.log_path = KERNEL_LOG if source.origin is Origin.LIVE else KERNEL_LOGS[0]
 
@@ -339,7 +350,8 @@ class _Reader:
     def log(self) -> LogReading:
         """Return the kernel log's reading, an empty one where there is no log."""
         if self._log is None:
-            from tdxreclaim.facts.logs.bringup import LogReading, parse_kernel_log
+            from tdxreclaim.facts.logs.bringup import LogReading
+            from tdxreclaim.facts.logs.whole import parse_kernel_log
 
             live = self._source.origin is Origin.LIVE
             self._log = LogReading()
@@ -350,7 +362,7 @@ class _Reader:
                 if text is not None or last is None or last.observed == ABSENT:
                     self.log_path, self._log_evidence = path, evidence
                 if text is not None:
-                    self._log = parse_kernel_log(text)
+                    self._log = parse_kernel_log(text, name=evidence.path)
                     break
         return self._log
 
@@ -369,7 +381,7 @@ class _Reader:
         return tuple(self._log_line(line) for line in lines if line)
 
     def _log_line(self, line: LogLine) -> Evidence:
-        label = self._source.label(self.log_path)
+        label = self._log_label or self._source.label(self.log_path)
         return Evidence(f"{label}:{line.number}", printable(line.text), self._source.origin)
 
 

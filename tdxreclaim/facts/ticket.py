@@ -10,12 +10,13 @@ import contextlib
 import io
 import re
 import tarfile
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
 from tdxreclaim.facts import host
-from tdxreclaim.facts.evidence import Evidence, Fact, Origin
-from tdxreclaim.facts.logs.scanner import LogScanner, ScannedLog, scan_log
+from tdxreclaim.facts.evidence import Evidence, Origin
+from tdxreclaim.facts.logs.scanner import LogScanner, scan_log
+from tdxreclaim.facts.logs.whole import choose_log
 from tdxreclaim.facts.sources import recognise as capture
 from tdxreclaim.facts.sources import tar, unpack
 from tdxreclaim.facts.sources.base import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.facts.logs.stack import LogEvent
+    from tdxreclaim.facts.logs.voice import ScannedLog
 
 # A log may be larger than a host's files together: it is never in memory.
 _LOG_LIMIT_BYTES = 1 << 40
@@ -151,10 +153,12 @@ class TicketReader:
         sink: Sink,
         *,
         since: float | None = None,
+        host: str | None = None,
         progress: Callable[[int, int | None], None] = lambda _done, _total: None,
     ) -> None:
         self._sink = sink
         self._since = since
+        self._host = host
         self._progress = progress
         self._done = 0
         self._total: int | None = 0
@@ -196,21 +200,12 @@ class TicketReader:
         return self._ticket("this host", "live", Origin.LIVE)
 
     def _ticket(self, name: str, form: str, origin: Origin) -> Ticket:
-        # What the newest log tells of the host stands in for files that are not there.
-        numbers: dict[str, str] = {}
-        best = max(self._logs, key=lambda log: len(log.host_lines), default=None)
-        if best is not None and best.host_lines and origin is Origin.CAPTURED:
-            text = "\n".join(line.text for line in best.host_lines) + "\n"
-            self._sources.append(Files({host.KERNEL_LOGS[0]: text}, label=best.path))
-            numbers = {
-                f"{best.path}:{here}": f"{best.path}:{line.number}"
-                for here, line in enumerate(best.host_lines, start=1)
-            }
         together = _Together(self._sources, origin)
-        from_log = not any(self._has_log(source) for source in self._sources[:-1])
-        facts = host.read_host(together)
-        if numbers and from_log:
-            facts = _renumber(facts, numbers)
+        log = None
+        if origin is Origin.CAPTURED and not any(map(self._has_log, self._sources)):
+            # What the newest log tells of the host stands in for files that are not there.
+            log = choose_log(tuple(self._logs), name)
+        facts = host.read_host(together, log=None if log is None else (log.path, log.reading))
         return Ticket(facts, name, form, tuple(self._logs), tuple(self._unread))
 
     @staticmethod
@@ -265,8 +260,12 @@ class TicketReader:
             )
             return form
         scanned = self._scan(stream, name)
-        if not scanned.kernel_lines and form is None and not _LOOKS_DATED.search(head):
-            self._logs.remove(scanned)
+        if (
+            not any(log.understood for log in scanned)
+            and form is None
+            and not _LOOKS_DATED.search(head)
+        ):
+            self._logs = [log for log in self._logs if log not in scanned]
             why = "binary, and no archive" if b"\0" in head else "not recognised as a log or a host"
             raise MalformedInputError(name, why)
         release = _REPORT_RELEASE.search(text)
@@ -361,18 +360,18 @@ class TicketReader:
         except MalformedInputError as error:
             self._unread.append(Evidence(path, error.why, Origin.CAPTURED))
 
-    def _scan(self, stream: io.BufferedIOBase, path: str) -> ScannedLog:
+    def _scan(self, stream: io.BufferedIOBase, path: str) -> tuple[ScannedLog, ...]:
         again = sum(log.path == path or log.path.startswith(f"{path} (") for log in self._logs)
         if again:
             path = f"{path} ({again + 1})"
-        scanner = LogScanner(path, self._sink(path), self._since)
+        scanner = LogScanner(path, self._sink, since=self._since, host=self._host)
 
         def progress(count: int) -> None:
             self._done += count
             self._progress(self._done, self._total)
 
         scanned = scan_log(stream, scanner, _ERRORS, progress)
-        self._logs.append(scanned)
+        self._logs.extend(scanned)
         return scanned
 
 
@@ -412,19 +411,3 @@ def _split(name: str) -> tuple[str, str | None]:
     if folder != ".." and (_is_host_file(rest) or _LOG_NAME.fullmatch(rest)):
         return folder, rest
     return "", None
-
-
-def _renumber(facts: HostFacts, numbers: dict[str, str]) -> HostFacts:
-    """Return *facts* with the lines of the log's excerpt named by their numbers in the log."""
-
-    def moved(evidence: Evidence) -> Evidence:
-        return evidence._replace(path=numbers.get(evidence.path, evidence.path))
-
-    changed: dict[str, Any] = {}
-    for name, value in facts._asdict().items():
-        if isinstance(value, Evidence):
-            changed[name] = moved(value)
-        elif isinstance(value, Fact):
-            changed[name] = value._replace(evidence=moved(value.evidence))
-    changed["notes"] = tuple(moved(note) for note in facts.notes)
-    return facts._replace(**changed)

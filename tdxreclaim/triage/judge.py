@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.facts.logs.line import Stamp
-    from tdxreclaim.facts.logs.scanner import ScannedLog
     from tdxreclaim.facts.logs.stack import LogEvent, Stack
+    from tdxreclaim.facts.logs.voice import ScannedLog
 
 _MOST_PLACES = 3
 

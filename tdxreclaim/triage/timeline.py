@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tdxreclaim.facts.logs.scanner import Boot, ScannedLog
+    from tdxreclaim.facts.logs.boots import Boot
+    from tdxreclaim.facts.logs.voice import ScannedLog
 
 
 class Timeline(NamedTuple):

@@ -179,7 +179,7 @@ def test_the_hosts_own_name_is_left_out_of_its_log() -> None:
     }
     captured = collect(Files(files))
     log = next(each.text for each in captured.taken if each.path == "var/log/dmesg")
-    assert log == "[ 1.0] kvm_intel: scrubbed (scrubbed) is not in tallinnish\n"
+    assert log == "[    1.000000] kvm_intel: scrubbed (scrubbed) is not in tallinnish\n"
     assert "etc/hostname" not in {each.path for each in captured.taken}
 
 

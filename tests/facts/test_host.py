@@ -93,7 +93,7 @@ def must_not_ask() -> PyCpuinfo:
 
 
 def read(texts: dict[str, str], **options: bool) -> HostFacts:
-    return read_host(Files(texts), ask_py_cpuinfo=must_not_ask, **options)
+    return read_host(Files(texts), ask_py_cpuinfo=must_not_ask, **options)  # type: ignore[arg-type]
 
 
 def observed(fact: Fact[bool] | Fact[int] | Fact[str]) -> str:
@@ -406,7 +406,7 @@ class TestPyCpuinfo:
     ) -> HostFacts:
         source = Files({RELEASES[0]: "6.18.0\n"} | texts, origin=Origin.LIVE)
         ask = failing if values is None else lambda: answering(values)
-        return read_host(source, ask_py_cpuinfo=ask, **options)
+        return read_host(source, ask_py_cpuinfo=ask, **options)  # type: ignore[arg-type]
 
     def test_it_is_asked_where_a_live_host_has_no_cpuinfo(self) -> None:
         facts = self.live({}, PY)

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 import tdxreclaim
-from tdxreclaim.facts.logs.line import _WORDS
+from tdxreclaim.facts.logs.needles import words
 from tdxreclaim.facts.logs.scanner import LogScanner
 from tdxreclaim.facts.logs.stack import Stack
 from tdxreclaim.report.schemas import read_schema
@@ -121,25 +121,19 @@ def test_no_pattern_begins_with_just_anything() -> None:
 @pytest.mark.parametrize("sample", [sample for kind, sample in SAMPLES if kind != "not-killable"])
 def test_a_sample_is_found_in_a_log(sample: str) -> None:
     for line in (f"[    1.0] {sample}", sample, f"Jun 24 11:07:17 h kernel: {sample}"):
-        events: list[object] = []
-        scanner = LogScanner("log", events.append)
+        scanner = LogScanner("log", lambda _: lambda _event: None)
         scanner.feed(f"noise\n{line}\n".encode())
-        scanner.finish()
-        assert len(events) == 1, line
+        assert scanner.finish()[0].kernel_lines == 1, line
 
 
-@pytest.mark.parametrize("word", [word.decode() for word in _WORDS])
+@pytest.mark.parametrize("word", words())
 def test_every_beginning_is_found_after_whatever_stands_before(word: str) -> None:
     for head in ("", "[    1.0] ", "Jun 24 11:07:17 h kernel: ", "kern  :info  : "):
-        events: list[object] = []
-        scanner = LogScanner("log", events.append)
-        scanner.feed(
-            f"noise\n{head}INFO: task x:1 blocked for more than 12 s\n{head}{word}\n".encode()
-        )
-        alone = LogScanner("log", lambda _event: None)
-        alone.feed(f"noise\n{head}{word}\n".encode())
-        assert alone.finish().kernel_lines == 1, head
-        assert scanner.finish().kernel_lines == 2, head
+        stack = f"{head}INFO: task x:1 blocked for more than 12 s\n"
+        for before, lines in (("", 1), (stack, 2)):
+            scanner = LogScanner("log", lambda _: lambda _event: None)
+            scanner.feed(f"noise\n{before}{head}{word}\n".encode())
+            assert scanner.finish()[0].kernel_lines == lines, head
 
 
 LINES = {

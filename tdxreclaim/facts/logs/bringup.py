@@ -1,57 +1,58 @@
-"""What a kernel log says of the host: identity, release, TDX bring-up.
+"""What a kernel log says of its host: the CPU, the release, how far TDX came up.
 
-A line counts only if the kernel wrote it: nothing but stamps, a log level, or
-syslog's ``HOST kernel:`` may stand before the text.  A log may hold several
-boots; each ``Linux version`` line begins one, and the last is the one told.
+A log may hold several boots; the last is the one that is told.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX, CpuGroup
+from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX, CpuGroup, decode_signature
 
-# What may stand before a kernel message: "kern  :info  : " (dmesg -x), a
-# syslog or journal head up to "kernel: ", "<6>", "[    1.234567] ", "[T1] ".
-# The facility is 0, kern: whoever writes to /dev/kmsg gets another.  A name
-# with ": " before "kernel: " is a program that quotes the kernel.
-_BRACKETS = r"(?>\[(?:[ \d.+<>]+| *[TC]\d+|[^\]\n]{0,30}\d\d:\d\d[^\]\n]{0,20})\]) ?"
-
-
-_STAMP = rf"(?:<[0-7]>)?(?:\d{{4}}-\d\d-\d\dT[\d:,.+-]{{8,24}} )?(?:{_BRACKETS})*+"
-
-
-_PREFIX = re.compile(
-    rf"(?:kern *:[a-z]{{3,6}} *: ?)?{_STAMP}"
-    rf"(?:(?:(?!: )[^\n]){{0,200}}?(?<!\S)kernel: {_STAMP})?"
-)
-
-
-# One alternation finds the text; the prefix is looked at for the hits alone.
 _MESSAGES = re.compile(
     r"Linux version (?P<release>[0-9]\S*)(?=\s)"
     r"|smpboot: CPU0: (?P<brand>[^\n]{0,80}?) "
     r"\(family: 0x(?P<family>[0-9a-f]+), model: 0x(?P<model>[0-9a-f]+)"
     r"(?:, stepping: 0x(?P<stepping>[0-9a-f]+))?\)"
-    r"|Hypervisor detected: (?P<hypervisor>[^\n]+)"
+    r"|(?P<hypervisor>Hypervisor detected: [^\n]+"
+    r"|Booting paravirtualized kernel on (?!bare hardware)[^\n]+|kvm-guest: [^\n]+)"
     r"|(?P<guest>tdx: Guest detected)"
-    r"|(?P<enabled>virt/tdx: BIOS enabled: private KeyID range \[\d+, \d+\))"
+    r"|(?P<enabled>(?:virt/)?tdx: BIOS enabled: private KeyID range:? \[\d+, \d+\))"
     r"|(?P<refused>virt/tdx: initialization failed: (?:too few private KeyIDs available"
     r"|Hibernation support is enabled|register_memory_notifier\(\) failed)[^\n]*)"
-    r"|(?P<ready>virt/tdx: (?:TDX-Module|module) initialized)"
+    r"|(?P<ready>(?:virt/)?tdx: (?:TDX[- ][Mm]odule|module) initialized)"
     r"|(?P<failed>virt/tdx: (?:(?:TDX-Module|module) initialization failed[^\n]*"
     r"|module not loaded))"
+    r"|(?P<unsupported>(?:virt/tdx|kvm_intel): TDX not supported by the host platform"
+    r"|tdx: (?:not enabled by BIOS|Cannot enable TDX on TDX disabled platform"
+    r"|\[firmware bug\]: TDX is not enabled by BIOS)[^\n]*)"
     r"|(?P<kexec>kexec: Not allowed on platform with tdx_pw_mce bug)"
-    r"|(?P<check>(?:mce: \[Hardware Error\]: (?:Machine check: )?)?TDX private memory error\. Possible kernel bug\.)",
+    r"|(?P<check>(?:mce: \[Hardware Error\]: (?:Machine check: )?)?TDX private memory error\. Possible kernel bug\.)"
+    r"|(?:mce: )?\[Hardware Error\]: PROCESSOR (?P<maker>\d{1,2}):(?P<signature>[0-9a-f]{1,8}) "
+    r"|(?P<architecture>Machine model: |SBI specification v|Booting Linux on physical CPU )"
+    r"|virt/tdx: (?:Module version: (?P<version>\d[\d.]*)|TDX module (?P<build>\d[\d.]*), build number \d+"
+    r"|TDX module: attributes [^\n]*?major_version (?P<major>\d+), minor_version (?P<minor>\d+)"
+    r"(?:, build_date (?P<date>\d+), build_num (?P<number>\d+))?)",
 )
 
 
-# No stamp is longer; a line of megabytes is not looked through.
-_LONGEST_PREFIX = 400
+_OPTIONS = re.compile(r"(?:Kernel c|C)ommand line: (?P<options>[^\n]*)")
+
+
+_IMAGE = re.compile(r"(?:^|\s)BOOT_IMAGE=\S*?vmlinu[xz]-(\d\S*)")
+
+
+_TAINTED = re.compile(
+    r"(?:CPU: \d+ [^\n]*?|)(?:Not tainted|Tainted:[ A-Z]*(?:\[[^\]]*\]=[\w, ]*)?) +(\d+\.\d+\S*)(?: #|\Z)"
+)
 
 
 _LONGEST_HEX = 8
+
+
+_INTELS_NUMBER = "0"
 
 
 class LogLine(NamedTuple):
@@ -61,13 +62,20 @@ class LogLine(NamedTuple):
     text: str
 
 
-class LogReading(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class LogReading:
     """What the last boot in the log says; ``None`` where it does not.
 
     ``enabled``: TDX is on in the BIOS.  ``refused``: the kernel then refused
-    to activate it.  ``ready`` and ``failed``: the TDX module's bring-up.
-    ``kexec`` and ``check`` (a machine check) are printed only by a kernel that
-    has set tdx_pw_mce.  ``earlier`` are the CPUs that earlier boots name.
+    to activate it.  ``unsupported``: it has TDX off, in so many words.
+    ``ready`` and ``failed``: the TDX module's bring-up; ``module`` is its
+    version.  ``kexec`` and ``check`` (a machine check) are printed only by a
+    kernel that has set tdx_pw_mce.  ``told`` is a processor that something
+    other than its boot line names (a machine check's record).  ``earlier`` are
+    the CPUs that earlier boots name, ``cpus`` every CPU0 line of all boots.
+    ``whole``: the boot's first line and its one CPU0 line are there, and
+    nothing is left out between them.  ``architecture``: a line that only
+    another architecture than x86 prints.
     """
 
     boots: int = 0
@@ -78,56 +86,126 @@ class LogReading(NamedTuple):
     guest: LogLine | None = None
     enabled: LogLine | None = None
     refused: LogLine | None = None
+    unsupported: LogLine | None = None
     ready: LogLine | None = None
     failed: LogLine | None = None
+    module: LogLine | None = None
     kexec: LogLine | None = None
     check: LogLine | None = None
+    architecture: LogLine | None = None
+    options: LogLine | None = None
+    told: tuple[LogLine, CpuGroup] | None = None
     earlier: tuple[tuple[LogLine, CpuGroup], ...] = ()
+    cpus: tuple[tuple[LogLine, CpuGroup], ...] = ()
+    whole: bool = False
 
 
-def looks_like_kernel_log(text: str) -> bool:
-    """Whether *text*, or the beginning of one, is a kernel log."""
-    return bool(
-        re.search(r"^(?:kern *:\w+ *: ?|<\d{1,3}>)?\[ *\d+\.\d{6}\]", text, re.MULTILINE)
-        or re.search(r"^\[\w+ \w+ +\d+ \d\d:\d\d:\d\d \d{4}\] ", text, re.MULTILINE)
-        or re.search(r"^[^\n]{1,200}? kernel: ", text, re.MULTILINE)
-        or any(_is_kernel_line(text, match) for match in _MESSAGES.finditer(text))
-    )
+def tells_of_host(message: str) -> bool:
+    """Whether a message is one that `Bringup` takes something from."""
+    return any(pattern.match(message) for pattern in (_MESSAGES, _TAINTED))
 
 
-def parse_kernel_log(text: str) -> LogReading:
-    """Return what the log says of its last boot; an empty reading if nothing."""
-    reading = LogReading()
-    number, counted_to = 1, 0
-    for match in _MESSAGES.finditer(text):
-        if not _is_kernel_line(text, match):
-            continue
-        number += text.count("\n", counted_to, match.start())
-        counted_to = match.start()
+# How far before its boot's first line the guest's own may stand.
+_GUEST_LINES = 16
+
+
+# Of one log so many different CPU0 lines are kept.
+_MOST_CPUS = 64
+
+
+class Bringup:
+    """Takes a log's messages, in order, and keeps what they say of the host."""
+
+    def __init__(self) -> None:
+        self.reading = LogReading()
+        self._banner = False
+        self._cpu_lines = 0
+        self._cut = False
+
+    def new_boot(self, number: int) -> None:
+        """Forget what is the last boot's alone; line *number* begins another."""
+        old = self.reading
+        # A TD's kernel says so before the line with its version.
+        near = old.guest is not None and number - old.guest.number <= _GUEST_LINES
+        seen = ((old.cpu, old.group),) if old.cpu and old.group else ()
+        # A log has the same CPU boot after boot, or is put together from several hosts.
+        earlier = {group: (told, group) for told, group in old.earlier + seen}
+        self.reading = LogReading(
+            boots=old.boots,
+            guest=old.guest if near else None,
+            earlier=tuple(earlier.values()),
+            cpus=old.cpus,
+        )
+        self._banner = self._cut = False
+        self._cpu_lines = 0
+
+    def cut(self) -> None:
+        """Note that lines are left out here."""
+        self._cut = self._banner and not self._cpu_lines
+
+    def take(self, number: int, message: str) -> None:
+        """Note a kernel message."""
+        match = _MESSAGES.match(message)
+        if match is None:
+            self._take_release(number, message)
+            return
         line = LogLine(number, match[0].strip())
         if match["release"]:
-            seen = ((reading.cpu, reading.group),) if reading.cpu and reading.group else ()
-            reading = LogReading(
-                boots=reading.boots + 1,
-                release=line._replace(text=match["release"]),
-                # A log has the same CPU boot after boot, or is put together from several hosts.
-                earlier=tuple(
-                    {group: (told, group) for told, group in reading.earlier + seen}.values()
-                ),
-            )
+            self._begin(line, match["release"])
         elif match["brand"] is not None:
-            reading = reading._replace(cpu=line, group=_group(match))
+            self._cpu(line, match)
+        elif match["signature"]:
+            self._told(line, match)
+        elif match["version"] or match["build"] or match["major"]:
+            self._set(module=LogLine(number, _version(match)))
         else:
-            said: dict[str, Any] = {str(match.lastgroup): line}
-            reading = reading._replace(**said)
-    return reading
+            self._set(**{str(match.lastgroup): line})
+
+    def _set(self, **said: Any) -> None:  # noqa: ANN401  (each field has its own type)
+        self.reading = replace(self.reading, **said)
+
+    def _begin(self, line: LogLine, release: str) -> None:
+        self._set(boots=self.reading.boots + 1, release=line._replace(text=release))
+        self._banner = True
+
+    def _cpu(self, line: LogLine, match: re.Match[str]) -> None:
+        group = _group(match)
+        self._cpu_lines += 1
+        cpus = self.reading.cpus
+        if len(cpus) < _MOST_CPUS and all(group != known for _, known in cpus):
+            cpus = (*cpus, (line, group))
+        whole = self._banner and not self._cut and self._cpu_lines == 1
+        self._set(cpu=line, group=group, cpus=cpus, whole=whole)
+        if _BRANDLESS.match(match["brand"]) and self.reading.hypervisor is None:
+            # A bare processor has a brand: the kernel made this one up.
+            self._set(hypervisor=line)
+
+    def _told(self, line: LogLine, match: re.Match[str]) -> None:
+        if match["maker"] == _INTELS_NUMBER:
+            family, model, stepping = decode_signature(int(match["signature"], 16))
+            self._set(told=(line, CpuGroup("GenuineIntel", family, model, stepping)))
+
+    def _take_release(self, number: int, message: str) -> None:
+        options = _OPTIONS.match(message)
+        if options:
+            self._set(options=LogLine(number, options["options"].strip()))
+        if self.reading.release is None:
+            found = (
+                _IMAGE.search(options["options"]) if options else _TAINTED.match(message.lstrip())
+            )
+            if found:
+                self._set(release=LogLine(number, found[1]))
 
 
-def _is_kernel_line(text: str, match: re.Match[str]) -> bool:
-    start = text.rfind("\n", 0, match.start()) + 1
-    if match.start() - start > _LONGEST_PREFIX:
-        return False
-    return _PREFIX.fullmatch(text, start, match.start()) is not None
+# "Intel 06/cf": what the kernel shows where CPUID has no brand string.
+_BRANDLESS = re.compile(r"Intel [0-9a-f]{2}/[0-9a-f]{2}\Z")
+
+
+def _version(match: re.Match[str]) -> str:
+    if match["version"] or match["build"]:
+        return str(match["version"] or match["build"])
+    build = f" (build {match['number']}, {match['date']})" if match["number"] else ""
+    return f"{match['major']}.{match['minor']}{build}"
 
 
 def _group(match: re.Match[str]) -> CpuGroup:

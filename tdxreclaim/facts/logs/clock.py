@@ -5,15 +5,27 @@ from __future__ import annotations
 import re
 
 
-def _microseconds(value: object) -> float | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value / 1e6 if abs(value) < 1 << 63 else None
+def epoch_seconds(value: object, unit: float | None = None) -> float | None:
+    """Return a number of seconds (a time, or since boot), ``None`` if it is none.
+
+    *unit* is how many of it a second has; without one the size of the number
+    tells seconds, milli-, micro- or nanoseconds.
+    """
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:  # noqa: PLR2004
-        return int(value) / 1e6
-    return None
+        value = int(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1 << 63:
+        return None
+    if unit is None:
+        unit = next((each for each in (1e9, 1e6, 1e3) if value / each > _LEAST_EPOCH), 1)
+    return value / unit
 
 
-def _iso(moment: float) -> str:
+# 1973: smaller numbers are of a smaller unit, or since boot.
+_LEAST_EPOCH = 1e8
+
+
+def iso(moment: float) -> str:
+    """Return a time as text, in UTC; empty where no calendar has it."""
     import datetime as dt
 
     try:
@@ -22,7 +34,7 @@ def _iso(moment: float) -> str:
         return ""
 
 
-_ISO = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
+_ISO = re.compile(r"(\d{4}[-/]\d\d[-/]\d\d)[T ](\d\d:\d\d:\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?")
 
 
 _SYSLOG = re.compile(
@@ -33,7 +45,7 @@ _SYSLOG = re.compile(
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-def _moment(when: str, near: float) -> float | None:
+def moment_of(when: str, near: float) -> float | None:
     """Return the seconds since 1970 of a wall clock's text, ``None`` if it does not tell.
 
     Without a zone it is taken as UTC; without a year, as the one nearest
@@ -41,11 +53,13 @@ def _moment(when: str, near: float) -> float | None:
     """
     import datetime as dt
 
-    iso = _ISO.search(when)
+    found = _ISO.search(when)
     try:
-        if iso:
-            zone = (iso[3] or "+00:00").replace("Z", "+00:00")
-            return dt.datetime.fromisoformat(f"{iso[1]}T{iso[2]}{zone}").timestamp()
+        if found:
+            zone = (found[3] or "+00:00").replace("Z", "+00:00")
+            return dt.datetime.fromisoformat(
+                f"{found[1].replace('/', '-')}T{found[2]}{zone}"
+            ).timestamp()
         match = _SYSLOG.match(when)
         if match is None or match[1] not in _MONTHS:
             return None

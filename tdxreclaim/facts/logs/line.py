@@ -1,76 +1,24 @@
-"""One line of a kernel log: its dress, its stamp, who wrote it, its message."""
+"""The grammar of a log line: its stamps, its host, who wrote it, its message.
+
+One grammar for every command: `check`, `triage` and `capture` see the same
+line, whatever stands before the message.
+"""
 
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import NamedTuple
 
-# How every message begins that is looked at.
-_WORDS = (
-    b"virt/tdx: ",
-    b"kvm_intel: ",
-    b"SEAMCALL",
-    b"WARNING: ",
-    b"Linux version ",
-    b"smpboot: CPU0: ",
-    b"INFO: task ",
-    b"watchdog: BUG: soft",
-    b"BUG: soft lockup",
-    b"mce: [Hardware",
-    b"[Hardware Error]: ",
-    b"Kernel command line: ",
-    b"Command line: ",
-    b"Hypervisor detected: ",
-    b"tdx: Guest detected",
-    b"kexec: Not allowed",
-    b"TDX requires ",
-    b"All packages need ",
-    b"tdh_mng_",
-    b"task:",
-)
+from tdxreclaim.facts.logs.needles import begins
 
 
-BEGINNINGS = b"|".join(re.escape(word).replace(rb"\ ", b" ") for word in _WORDS)
+class Speaker(Enum):
+    """Who wrote a line.  ``NOBODY``: it does not say, and is not known."""
 
-
-_STAMPS = rb"(?:\[(?!Hardware)[^\]\n]{1,40}\] ?)*"
-
-
-_BEGINS = re.compile(BEGINNINGS.decode())
-
-
-_LINE = re.compile(
-    r"[ |\t]{0,8}(?:<\d{1,3}>)?(?:kern *:[a-z]{3,6} *: ?)?"
-    r"(?:\d )?"
-    r"(?:(?:(?P<when>[^:\n\[]{0,40}?\d{1,2}:\d\d:\d\d\S{0,20}(?: [A-Z]{1,5}| [+-]\d{2,5})?)"
-    r"|\[ *(?P<monotonic>\d{1,12}\.\d{1,9})\]) "
-    r"\S{1,255} kernel(?:\[\d+\])?(?:: | - - (?:- )?))?"
-    r"(?P<stamps>(?:\[(?!Hardware)[^\]\n]{1,40}\] ?)*)(?P<message>.*)",
-    re.DOTALL,
-)
-
-
-_UPTIME = re.compile(r"\[ *(\d{1,12}\.\d{1,9})\]")
-
-
-_CALLER = re.compile(r"\[ *([TC]\d{1,10})\]")
-
-
-_WALL = re.compile(r"\[([^\]]*\d:\d\d:\d\d[^\]]*)\]")
-
-
-_LIBVIRT = re.compile(
-    r"(?P<when>[^:\n\[]{0,40}?\d{1,2}:\d\d:\d\d\S{0,20}(?: [A-Z]{1,5})?) .{0,300}?"
-    r"(?P<message>Failed to terminate process (?:\d+|\S+) with SIGKILL: Device or resource busy)"
-)
-
-
-_STACK_BEGINS = re.compile(
-    r"INFO: task (?P<hung>.{1,40}?):(?P<hung_pid>\d+) (?:<writer> )?blocked for more than (?P<seconds>\d+) sec"
-    r"|(?:watchdog: )?BUG: soft lockup - CPU#\d+ stuck for (?P<stuck>\d+)s! "
-    r"\[(?P<locked>.{1,40}?):(?P<locked_pid>\d+)\]"
-    r"|task:(?P<task>.{1,40}?) +state:(?P<state>\S)\S* .*?pid: ?(?P<task_pid>\d+)"
-)
+    KERNEL = "kernel"
+    PROGRAM = "program"
+    NOBODY = "nobody"
 
 
 class Stamp(NamedTuple):
@@ -87,24 +35,200 @@ class Stamp(NamedTuple):
     caller: str = ""
 
 
-def split_line(text: str) -> tuple[str, str | None]:
-    """Return what stands before a kernel message, without the host's name, and the message.
+class Line(NamedTuple):
+    """A line, read.  ``boot_id`` and ``host`` are empty where it does not say."""
 
-    The message is ``None`` for a line that is not the kernel's as far as it tells.
-    """
-    match = _LINE.fullmatch(text.rstrip("\r"))
-    if match is None or text.startswith("{"):
-        return "", None
-    head = match["stamps"]
-    if match["when"]:
-        head = f"{match['when'].strip()} host kernel: {head}"
-    elif match["monotonic"]:
-        head = f"[{match['monotonic']}] host kernel: {head}"
-    return head, match["message"]
+    speaker: Speaker
+    message: str = ""
+    stamp: Stamp = Stamp()
+    host: str = ""
+    boot_id: str = ""
 
 
-def matters(message: str) -> str:
-    """Return ``stack`` for the first line of one, ``line`` for another that may matter, else nothing."""
-    if _STACK_BEGINS.match(message):
-        return "stack"
-    return "line" if _BEGINS.match(message) and not message.startswith("task:") else ""
+NOTHING = Line(Speaker.NOBODY)
+
+
+# <3>, <3>1 of RFC 5424: the facility is what is above its lowest three bits.
+_PRIORITY = re.compile(r"<(?P<priority>\d{1,3})>(?:1 (?=\d{4}-|- ))?")
+
+
+_KERN_PRIORITIES = 8
+
+
+# "kern  :info  : ", as dmesg -x prints it.
+_FACILITY = re.compile(r"(?P<facility>[a-z]{2,8}\d?) *:[a-z]{3,6} *: ?")
+
+
+# "6,0,1630945,-,caller=T1;", as /dev/kmsg and netconsole have it: time in microseconds.
+_RECORD = re.compile(
+    r"(?P<priority>\d{1,4}),\d{1,20},(?P<time>\d{1,18}),[^;,]{0,8}"
+    r"(?:,(?:caller=(?P<caller>[TC]\d{1,10})|[^;,]{1,40})){0,4};"
+)
+
+
+# A word of a date in any language.
+_WORD = r"[^\s\[\]<>{}\"'`|=:]{1,16}"
+
+
+_CLOCK = r"\d{1,2}:\d\d:\d\d(?:[.,]\d{1,9})?"
+
+
+_ZONE = r"(?:[ ]?(?:Z|[+-]\d\d(?::?\d\d)?)(?!\S)|[ ](?!kernel)[A-Z]{2,5}(?=[ ](?!kernel[:\[])))?"
+
+
+_DATE = re.compile(
+    rf"(?P<iso>(?:{_WORD}[ ])?\d{{4}}[-/.]\d\d[-/.]\d\d[T ]{_CLOCK}{_ZONE})(?:\s|$)"
+    rf"|(?P<words>(?:{_WORD}[ ]{{1,2}}){{0,4}}?{_CLOCK}(?:[ ][AP]M)?{_ZONE}(?:[ ]\d{{4}}(?=\s))?)(?:\s|$)"
+    r"|(?P<unix>\d{9,10}\.\d{1,9}|\d{13}|\d{16}|\d{19})\s"
+)
+
+
+# Since boot ("[    1.234567] "), since the line before ("[+0.000012]"), by thread
+# or CPU ("[    T1]"), by the clock ("[Nov22 11:49]"); ".234567] " lost its beginning.
+_BRACKET = re.compile(
+    r"(?:\[(?:\s*(?P<uptime>\d{1,12}\.\d{1,9})(?: ?<[ \d.]{1,20}>)?|\s*(?P<caller>[TC]\d{1,10})"
+    r"|\s*(?:<[ \d.]{1,20}>|\+\d{1,9}\.\d{1,9})"
+    r"|(?P<wall>[^\[\]\n]{0,40}?\d:\d\d[^\[\]\n]{0,25}))\s?"
+    r"|(?<![\s\S])\d{0,6}\.\d{3,9})\](?:[ \t]|(?=\[)|$)"
+)
+
+
+_MOST_STAMPS = 6
+
+
+_TAG = re.compile(
+    r"(?:(?P<host>[^\s\[\]<>{}\"'`|=]{0,254}[^\s\[\]<>{}\"'`|=:])[ \t]+)?"
+    r"(?:(?P<facility>[a-z]{2,8}\d?)\.[a-z]{3,7}[ \t]+)?"
+    r"kernel(?:\[\d{1,10}\])?(?::(?:[ \t]|$)| - - (?:- )?)"
+)
+
+
+# What a container engine puts before a line (CRI): "stdout F ".
+_STREAM = re.compile(r"std(?:out|err) [FP] ")
+
+
+_LIBVIRT = re.compile(
+    r".{0,400}?(?P<message>Failed to terminate process (?:\d+|\S+) with SIGKILL: Devic.*)"
+)
+
+
+_SHORTEST_MARGIN = re.compile(r"[ \t\ufeff\u200b]{0,64}")
+
+
+# Of a longer head nothing is looked at.
+_LONGEST_HEAD = 600
+
+
+def read_line(text: str) -> Line:
+    """Return what a line without its dress says."""
+    head = _Head(text)
+    head.read()
+    return head.line()
+
+
+class _Head:
+    """Reads what stands before a message, from the left."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        margin = _SHORTEST_MARGIN.match(text)
+        self._at = margin.end() if margin else 0
+        self._host = ""
+        self._when = ""
+        self._seconds: str | None = None
+        self._caller = ""
+        self._dated = self._bracketed = self._tagged = False
+        self._kernels_date = False
+        self._foreign = False
+
+    def read(self) -> None:
+        """Take the head's parts, in the order in which programs write them."""
+        self._record()
+        self._priority()
+        self._stamps()
+        if _STREAM.match(self._text, self._at) and self._dated:
+            self._at += len("stdout F ")
+            self._priority()
+            self._stamps()
+        self._tag()
+
+    def line(self) -> Line:
+        """Return the line, with what was read before it."""
+        message = self._text[self._at :]
+        stamp = Stamp(
+            float(self._seconds) if self._seconds else None, self._when, None, self._caller
+        )
+        headed = self._dated or self._bracketed or self._tagged
+        if self._foreign:
+            return Line(Speaker.PROGRAM, message, stamp, self._host)
+        if self._tagged or self._bracketed or self._kernels_date or begins(message):
+            return Line(Speaker.KERNEL, message if headed else message.lstrip(), stamp, self._host)
+        if not self._dated:
+            refused = _LIBVIRT.match(self._text)
+            return Line(Speaker.PROGRAM, refused["message"]) if refused else NOTHING
+        refused = _LIBVIRT.match(self._text)
+        return Line(Speaker.PROGRAM, refused["message"] if refused else message, stamp, self._host)
+
+    def _record(self) -> None:
+        if match := _RECORD.match(self._text, self._at):
+            self._at = match.end()
+            self._foreign |= int(match["priority"]) >= _KERN_PRIORITIES
+            self._seconds = str(int(match["time"]) / 1e6)
+            self._caller = match["caller"] or ""
+            self._bracketed = True
+
+    def _priority(self) -> None:
+        if match := _PRIORITY.match(self._text, self._at):
+            self._at = match.end()
+            self._foreign |= int(match["priority"]) >= _KERN_PRIORITIES
+        if match := _FACILITY.match(self._text, self._at):
+            self._at = match.end()
+            self._foreign |= match["facility"] != "kern"
+
+    def _stamps(self) -> None:
+        for _ in range(_MOST_STAMPS):
+            if not (self._bracket() or self._date()):
+                return
+
+    def _bracket(self) -> bool:
+        match = _BRACKET.match(self._text, self._at)
+        if match is None or match.end() > _LONGEST_HEAD:
+            return False
+        self._at = match.end()
+        self._bracketed = True
+        self._seconds = self._seconds or match["uptime"]
+        self._caller = self._caller or match["caller"] or ""
+        self._when = self._when or (match["wall"] or "").strip()
+        return True
+
+    def _date(self) -> bool:
+        if self._dated or self._when:
+            return False
+        match = _DATE.match(self._text, self._at)
+        if match is None:
+            return False
+        self._at = match.end()
+        self._dated = True
+        self._when = match[0].strip()
+        # Only dmesg --time-format iso has a comma, and it is the kernel's alone.
+        self._kernels_date = bool(match["iso"] and "," in match["iso"])
+        return True
+
+    def _tag(self) -> None:
+        match = _TAG.match(self._text, self._at)
+        if match is None or (match["host"] and not (self._dated or self._bracketed)):
+            return
+        self._at = match.end()
+        self._tagged = True
+        self._host = match["host"] or ""
+        self._foreign |= match["facility"] not in (None, "kern")
+        while self._bracket():
+            pass
+
+
+def show_head(line: Line) -> str:
+    """Return a head that says the same without the host's name, as a capture keeps it."""
+    uptime = "" if line.stamp.seconds is None else f"[{line.stamp.seconds:12.6f}]"
+    caller = f"[{line.stamp.caller:>7}]" if line.stamp.caller else ""
+    stamps = f"{uptime}{caller} " if uptime or caller else ""
+    return f"{line.stamp.when} host kernel: {stamps}" if line.stamp.when else stamps

@@ -1,157 +1,104 @@
 """Kernel lines in logs, read as a stream: journals and dmesg of any size, as dirty as they come.
 
-A log is scanned in pieces of a few MiB with regular expressions that begin
-with what stands before a kernel message; only the hits are decoded and looked
-at whole.  A line counts only if the kernel wrote it: a syslog or journal line
-of another program never does, whatever it quotes.
+A log is searched in blocks for plain texts and expressions; only the lines with
+a hit are decoded and looked at whole.  A line counts only if the kernel wrote
+it: a syslog or journal line of another program never does, whatever it quotes.
+Lines of different hosts, and lines in different dress, are different witnesses.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.facts.logs.clock import _iso, _microseconds, _moment
-from tdxreclaim.facts.logs.line import (
-    _BEGINS,
-    _CALLER,
-    _LIBVIRT,
-    _LINE,
-    _STACK_BEGINS,
-    _STAMPS,
-    _UPTIME,
-    _WALL,
-    _WORDS,
-    BEGINNINGS,
-    Stamp,
-)
-from tdxreclaim.facts.logs.stack import LogEvent, _StackReader
+from tdxreclaim.facts.logs.bringup import tells_of_host
+from tdxreclaim.facts.logs.dress import INSIDE, Dressed, undress, undress_block
+from tdxreclaim.facts.logs.fields import read_json
+from tdxreclaim.facts.logs.gauge import Gauge
+from tdxreclaim.facts.logs.line import Line, Speaker
+from tdxreclaim.facts.logs.needles import begins, is_known
+from tdxreclaim.facts.logs.search import Form, Hits, form_of, samples
+from tdxreclaim.facts.logs.stack import begins_stack
+from tdxreclaim.facts.logs.voice import ScannedLog, Voice
 
 if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Iterator
 
-CHUNK_BYTES = 2 << 20
+    from tdxreclaim.facts.logs.stack import LogEvent
+
+CHUNK_BYTES = 1 << 20
 
 
 # Of a longer line only this much is looked at, and what follows a NUL.
 LINE_BYTES = 1 << 16
 
 
+# One JSON value, in one line or many, is read up to here.
+_JSON_BYTES = 8 << 20
+
+
 _OVERLAP_BYTES = 1 << 12
 
 
-_MOST_STACKS = 64
+# So much of a log is searched without supposing how its lines begin.
+_SLOW_BYTES = 1 << 20
 
 
-MOST_BOOTS = 4096
+# Of a sampled line only this much.
+_SAMPLE_BYTES = 1 << 11
 
 
-_HOST_LINES = 200
+_FIRST_SAMPLES = 400
 
 
-# Stamps of different CPUs' lines are out of order by less than this; a boot is not.
-_BACKWARDS_SECONDS = 60.0
+_LATER_SAMPLES = 6
 
 
-def _letters(at: int) -> bytes:
-    return b"[" + b"".join(sorted({re.escape(word[at : at + 1]) for word in _WORDS})) + b"]"
+# Different hosts and dresses in one log; lines of more are counted and not used.
+_MOST_VOICES = 64
 
 
-# Looked at before the alternatives, as that is quicker.
-_FIRST_LETTERS = b"(?=" + b"".join(_letters(at) for at in range(3)) + b")"
-
-
-_AFTER_TAG = re.compile(
-    b"kernel: (?=" + _letters(0) + b")" + _STAMPS + rb"(?:" + BEGINNINGS + rb")"
+# Names that a machine has before it gets its own.
+_NAMELESS = frozenset(
+    ("", "localhost", "localhost.localdomain", "(none)", "-", "unknown", "fedora", "archlinux")
 )
 
 
-_AFTER_STAMP = re.compile(rb"\] " + _FIRST_LETTERS + rb"(?:" + BEGINNINGS + rb")")
+_NULS = re.compile(rb"\0+")
 
 
-_BARE = re.compile(
-    rb"\n(?=[^\[]|\[H)[ |\t]{0,8}(?:kern *:[a-z]{3,6} *: ?)?(?:" + BEGINNINGS + rb")"
-)
-
-
-_IN_JSON = re.compile(rb'"MESSAGE" ?: ?(?:\[|"' + _STAMPS + rb"(?:" + BEGINNINGS + rb"))")
-
-
-# What libvirt says when a process cannot be killed: not the kernel's, and told apart.
-_NOT_KILLED = b"with SIGKILL: Device or resource busy"
-
-
-_HOST_LINE = re.compile(
-    r"Linux version |smpboot: CPU0: |Hypervisor detected: |tdx: Guest detected"
-    r"|virt/tdx: |kexec: Not allowed"
-)
-
-
-_Needle: TypeAlias = "re.Pattern[bytes] | bytes"
-
-
-class Boot(NamedTuple):
-    """One boot in a log; ``whole`` if its beginning is there."""
-
-    whole: bool
-    line: int
-    release: str | None = None
-
-
-class HostLine(NamedTuple):
-    """A line that tells of the host, for `klog`."""
-
-    number: int
-    text: str
-
-
-class ScannedLog(NamedTuple):
-    """A log that was read to its end, or as far as it could be.
-
-    ``skipped`` says what was not read or not used, a phrase each.
-    ``host_lines`` are the last boot's.
-    """
-
-    path: str
-    lines: int
-    size: int
-    kernel_lines: int
-    boots: tuple[Boot, ...]
-    skipped: tuple[str, ...]
-    host_lines: tuple[HostLine, ...]
+_SECTION = re.compile(r"==> (\S.*?) <==\Z|([\w.-]+) \| [A-Z]+!? \| rc=\d+ >>\Z")
 
 
 class LogScanner:
-    """Finds the kernel's lines in one log and hands each to *sink*, in order.
+    """Finds the kernel's lines in one log and hands each to its witness's sink, in order.
 
-    ``since`` (seconds since 1970) leaves out lines that say they are older.
+    ``open_sink`` gives each witness, by its name, a place to put its lines.
+    ``since`` (seconds since 1970) leaves out lines that say they are older;
+    ``host`` all that name another host, or none.
     """
 
     def __init__(
-        self, path: str, sink: Callable[[LogEvent], None], since: float | None = None
+        self,
+        path: str,
+        open_sink: Callable[[str], Callable[[LogEvent], None]],
+        *,
+        since: float | None = None,
+        host: str | None = None,
     ) -> None:
+        self._voices = _Voices(path, open_sink, since, host)
+        self._lines = _Lines(self._voices)
         self._path = path
-        self._sink = sink
-        self._since = since
         self._carry = b""
-        self._lines = 0
         self._size = 0
-        self._kernel_lines = 0
-        self._boots: list[Boot] = []
-        self._boot_ids: dict[str, int] = {}
-        self._boot = 0
-        self._last_seconds: float | None = None
-        self._host_lines: list[HostLine] = []
-        self._first = True
-        self._bare = True
         self._inside_line = False
-        self._long_lines = self._nuls = self._undecodable = self._malformed = 0
-        self._too_old = self._undated = 0
-        self._damage: str | None = None
-        # By the thread or CPU that prints, where the kernel says it ("" where not).
-        self._stacks: dict[str, _StackReader] = {}
+        self._long_lines = self._nuls = 0
+
+    @property
+    def understood(self) -> bool:
+        """Whether any line so far was."""
+        return self._lines.gauge.read > 0 or any(v.kernel_lines for v in self._voices.all)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next piece of the log."""
@@ -164,30 +111,44 @@ class LogScanner:
             self._inside_line = False
         else:
             self._carry = buffer
-        if len(self._carry) > CHUNK_BYTES:
+        longest = _JSON_BYTES if self._carry[:1] in (b"{", b"[") else CHUNK_BYTES
+        if len(self._carry) > longest:
             self._give_up_on_line()
 
-    def finish(self, damage: str | None = None) -> ScannedLog:
-        """Return what was scanned; *damage* says why the rest could not be read."""
+    def finish(self, damage: str | None = None) -> tuple[ScannedLog, ...]:
+        """Return each witness that was met; *damage* says why the rest could not be read."""
         if self._carry:
+            self._voices.ended = False
             self._scan(self._carry, len(self._carry))
-            self._lines += 1
+            self._lines.count += 1
             self._carry = b""
-        self._end_stacks()
-        self._damage = damage
-        return ScannedLog(
-            self._path,
-            self._lines,
-            self._size,
-            self._kernel_lines,
-            tuple(self._boots),
-            tuple(self._skipped()),
-            tuple(self._host_lines),
+        self._lines.finish()
+        if not self._voices.all:
+            # A log without a kernel line is one still.
+            self._voices.admit("", "")
+        skipped = list(self._skipped(damage))
+        unread = self._lines.gauge.result(self._lines.count)
+        return tuple(
+            ScannedLog(
+                path=voice.path,
+                lines=self._lines.count,
+                size=self._size,
+                kernel_lines=voice.kernel_lines,
+                boots=tuple(voice.boots.found),
+                skipped=(*(skipped if not index else []), *voice.skipped()),
+                reading=voice.bringup.reading,
+                host=voice.host,
+                quoted=voice.dress != main and voice.kernel_lines > 0,
+                understood=self.understood,
+                unread=unread,
+            )
+            for main in [self._voices.main_dress()]
+            for index, voice in enumerate(self._voices.all)
         )
 
-    def _skipped(self) -> Iterator[str]:
-        if self._damage:
-            yield f"cut short or damaged after line {self._lines}: {self._damage}"
+    def _skipped(self, damage: str | None) -> Iterator[str]:
+        if damage:
+            yield f"cut short or damaged after line {self._lines.count}: {damage}"
         if self._long_lines:
             yield (
                 f"{self._long_lines} lines of more than {LINE_BYTES >> 10} KiB: only their "
@@ -195,16 +156,9 @@ class LogScanner:
             )
         if self._nuls:
             yield f"{self._nuls} NUL bytes: taken for the end of a line"
-        if self._undecodable:
-            yield f"{self._undecodable} kernel lines with bytes that are not UTF-8: shown as �"
-        if self._malformed:
-            yield f"{self._malformed} lines of JSON that are cut off or malformed: not used"
-        if self._too_old:
-            yield f"{self._too_old} kernel lines older than --since: left out"
-        if self._undated:
-            yield f"{self._undated} kernel lines whose date is not told: kept whatever --since says"
-        if len(self._boots) == MOST_BOOTS:
-            yield f"boots after the {MOST_BOOTS}th: counted as that one"
+        if self._lines.malformed:
+            yield f"{self._lines.malformed} lines of JSON that are cut off or malformed: not used"
+        yield from self._voices.skipped()
 
     def _give_up_on_line(self) -> None:
         """Scan what there is of a line without end, and keep a rest in case of a split word."""
@@ -216,284 +170,406 @@ class LogScanner:
         self._inside_line = True
 
     def _scan(self, buffer: bytes, end: int) -> None:
-        if buffer.find(b"\0", 0, end) >= 0:
-            self._nuls += buffer.count(b"\0", 0, end)
-        counted, position = 0, 0
-        number = self._lines + 1
-        hits = _Hits(buffer, end, self._choose(buffer, end), first_line=not self._inside_line)
+        """Look at the lines of a block that may matter; it ends where a line does."""
+        first = self._lines.count == 0 and not self._inside_line
+        count = _FIRST_SAMPLES if first else _LATER_SAMPLES
+        where = list(samples(buffer, end, count))
+        form = Form.ANY
+        plain = buffer.find(b"\0", 0, end) < 0 and buffer.find(b"\x1b", 0, end) < 0
+        if self._size > _SLOW_BYTES and plain and buffer.find(b"\r", 0, end) < 0:
+            form = form_of([buffer[start : min(stop, start + 4096)] for start, stop in where])
+        newlines = buffer.count(b"\n", 0, end)
+        if form is Form.ANY:
+            if not plain:
+                self._nuls += buffer.count(b"\0", 0, end)
+            block = undress_block(_NULS.sub(INSIDE, buffer[:end]))
+            self._walk(block, len(block), form)
+            where = list(samples(block, len(block), count))
+        else:
+            block = buffer
+            self._walk(buffer, end, form)
+        if not self._inside_line:
+            self._lines.sample(block, where)
+        self._lines.count += newlines
+
+    def _walk(self, block: bytes, end: int, form: Form) -> None:
+        hits = Hits(block, end, form)
+        lines = self._lines
+        counted, position, number = 0, 0, lines.count + 1
+        look = form is Form.ANY and not self._inside_line
         while position < end:
-            if self._stacks:
-                start: int | None = _past_nuls(buffer, position)
-                line_end = _line_end(buffer, start or 0, end)
-            else:
+            start: int | None = position
+            if not look and not lines.wants_all:
                 hit = hits.next(position)
                 if hit is None:
-                    break
-                start, line_end = _line_start(buffer, hit, position), _line_end(buffer, hit, end)
+                    return
+                start = _line_start(block, hit, position)
+            look = False
+            stop = _line_end(block, position if start is None else start, end)
             # The middle of a line is not what a kernel message begins with.
             if start is not None and (start or not self._inside_line):
-                number += buffer.count(b"\n", counted, start)
+                number += block.count(b"\n", counted, start)
                 counted = start
-                # A line without end is counted where it is given up on.
-                self._long_lines += line_end - start > LINE_BYTES and line_end < end
-                self._line(buffer[start : min(line_end, start + LINE_BYTES)], number)
-            position = line_end + 1
-        self._lines += buffer.count(b"\n", 0, end)
+                self._look(block, start, stop, end, number)
+            elif start is None:
+                self._long_lines += not self._inside_line and stop < end
+            position = stop + 1
 
-    def _choose(self, buffer: bytes, end: int) -> list[_Needle]:
-        """Return the expressions that can match in this piece at all."""
-        tagged = buffer.find(b"kernel: ", 0, end) >= 0
-        in_json = buffer.find(b'"MESSAGE"', 0, end) >= 0
-        chosen: list[_Needle] = [_NOT_KILLED]
-        if tagged:
-            chosen.append(_AFTER_TAG)
-        if in_json:
-            chosen.append(_IN_JSON)
-        if self._first:
-            # A journal's pieces are alike: bare messages are not looked for in every one.
-            self._bare = not (tagged or in_json) or end < CHUNK_BYTES // 2
-            self._first = False
-        if self._bare or not (tagged or in_json):
-            chosen += [_AFTER_STAMP, _BARE]
-        return chosen
+    def _look(self, block: bytes, start: int, stop: int, end: int, number: int) -> None:
+        longest = _JSON_BYTES if block[start : start + 1] in (b"{", b"[") else LINE_BYTES
+        # A line without end is counted where it is given up on.
+        self._long_lines += stop - start > longest and stop < end
+        raw = block[start : min(stop, start + longest)]
+        self._lines.take(raw.decode("utf-8", "replace"), number)
 
-    def _line(self, raw: bytes, number: int) -> None:
-        text = raw.rstrip(b"\r").decode("utf-8", "replace")
-        split = self._split(text)
-        if split is None:
-            self._pass_stack_lines()
-            return
-        stamp, message, boot_id = split
-        begins = _BEGINS.match(message)
-        reader = self._stacks.get(stamp.caller)
-        if reader is not None and not begins:
-            if reader.take(message):
-                self._end_stack(stamp.caller)
-            return
-        if self._stacks and not begins:
-            self._pass_stack_lines()
-        if not begins and not message.startswith("Failed to terminate process"):
-            return
-        if not self._new_enough(stamp):
-            return
-        if "\N{REPLACEMENT CHARACTER}" in text:
-            self._undecodable += 1
-        self._kernel_lines += 1
-        self._note_boot(message, stamp, boot_id, number)
-        self._keep_host_line(message, number)
-        self._hand_on(LogEvent(number, self._boot, stamp, message))
 
-    def _hand_on(self, event: LogEvent) -> None:
-        """Give an event to the sink, or keep it until its stack is read."""
-        begins = _STACK_BEGINS.match(event.text)
-        if begins is None:
-            if event.text.startswith("task:"):
+class _Pending(NamedTuple):
+    """A line that may go on in the next ones, how wide the last was, and what they say together."""
+
+    dressed: Dressed
+    number: int
+    width: int
+    together: str = ""
+
+
+class _Lines:
+    """Reads lines: takes off their dress, joins wrapped ones, gathers JSON of several lines."""
+
+    def __init__(self, voices: _Voices) -> None:
+        self.count = 0
+        self.malformed = 0
+        self.gauge = Gauge()
+        self._voices = voices
+        self._pending: _Pending | None = None
+        self._json: list[str] = []
+        self._json_size = 0
+        self._json_end = ""
+        self._json_number = 0
+        self._may_gather = True
+
+    @property
+    def wants_all(self) -> bool:
+        """Whether the next line is wanted, whatever is in it."""
+        return bool(self._pending or self._json or self._voices.wait)
+
+    def finish(self) -> None:
+        """Let go of what waits for another line."""
+        if self._json:
+            self._read_again()
+        self._flush()
+        self._voices.finish()
+
+    def sample(self, block: bytes, where: list[tuple[int, int]]) -> None:
+        """Note whether lines of a block are understood."""
+        number, counted = self.count + 1, 0
+        for start, stop in where:
+            number += block.count(b"\n", counted, start)
+            counted = start
+            text = block[start : min(stop, start + _SAMPLE_BYTES)].decode("utf-8", "replace")
+            text = text.partition(INSIDE.decode())[0]
+            if stop - start > _SAMPLE_BYTES and text.startswith(("{", "[")):
+                understood = self._voices.heard
+            else:
+                understood = self._understood(text)
+            self.gauge.note(number, text, understood=understood)
+
+    def _understood(self, text: str) -> bool:
+        if _is_json(text):
+            lines = read_json(text[text.find("{") :])
+            return bool(lines and any(each.speaker is not Speaker.NOBODY for each in lines))
+        return undress(text).line.speaker is not Speaker.NOBODY
+
+    def take(self, text: str, number: int) -> None:
+        """Look at one line."""
+        if self._json:
+            self._gather(text)
+            return
+        if _is_json(text):
+            self._flush()
+            self._take_json(text, number)
+            return
+        dressed = undress(text)
+        if self._pending is not None:
+            if _goes_on(self._pending, dressed, text):
+                self._join(dressed, text)
                 return
-            self._sink(event)
+            self._flush()
+        if dressed.line.speaker is Speaker.NOBODY:
+            self._take_nobodys(dressed, text, number)
+        elif _may_go_on(dressed, text):
+            self._pending = _Pending(dressed, number, len(text))
+        else:
+            self._voices.take(dressed.dress, dressed.line, number)
+
+    def _join(self, dressed: Dressed, text: str) -> None:
+        if self._pending is not None:
+            before = self._pending.together or self._pending.dressed.line.message
+            together = f"{before} {dressed.text.strip()}"
+            self._pending = self._pending._replace(width=len(text), together=together)
+
+    def _flush(self) -> None:
+        if self._pending is None:
             return
-        caller = event.stamp.caller
-        reader = self._stacks.get(caller)
-        if reader is not None and begins["task"] and reader.adopts(begins["task_pid"]):
+        dressed, number, _, together = self._pending
+        self._pending = None
+        line = dressed.line
+        # Only where something is known of them together, and not of the first alone.
+        joined = bool(together) and _tells(together) and not _tells(line.message)
+        if joined:
+            line = line._replace(message=together)
+        self._voices.take(dressed.dress, line, number, joined=joined)
+
+    def _take_nobodys(self, dressed: Dressed, text: str, number: int) -> None:
+        bare = text.strip()
+        if bare == "...":
+            self._voices.cut()
+        elif (section := _SECTION.match(bare)) is not None:
+            self._voices.begin_section(section[1] or "", section[2] or "")
+        elif bare[-1:] in ("{", "[") and self._may_gather:
+            indent = text[: len(text) - len(text.lstrip())]
+            self._json = [text]
+            self._json_end = indent + ("]" if bare[-1] == "[" else "}")
+            self._json_number, self._json_size = number, 0
+        else:
+            self._voices.pass_by(dressed.dress, dressed.text)
+
+    def _gather(self, text: str) -> None:
+        self._json.append(text)
+        self._json_size += len(text)
+        ends = text.rstrip(" \t,") == self._json_end
+        if not ends and self._json_size < _JSON_BYTES:
             return
-        self._end_stack(caller)
-        if len(self._stacks) >= _MOST_STACKS:
-            self._end_stacks()
-        self._stacks[caller] = _StackReader(event, begins)
-
-    def _pass_stack_lines(self) -> None:
-        for caller in [each for each, reader in self._stacks.items() if reader.passes()]:
-            self._end_stack(caller)
-
-    def _end_stack(self, caller: str) -> None:
-        reader = self._stacks.pop(caller, None)
-        if reader is not None:
-            self._sink(reader.event())
-
-    def _end_stacks(self) -> None:
-        for caller in list(self._stacks):
-            self._end_stack(caller)
-
-    def _split(self, text: str) -> tuple[Stamp, str, str] | None:
-        """Return stamp, message and boot id of a kernel line; ``None`` of another's."""
-        if text.startswith("{"):
-            return self._split_json(text)
-        match = _LINE.fullmatch(text)
-        if match is None:
-            return None
-        message = match["message"]
-        if match["when"] is None and not match["stamps"] and not match["monotonic"]:
-            refused = _LIBVIRT.match(text)
-            if refused:
-                return self._stamp(refused["when"], "", None), refused["message"], ""
-        return self._stamp(match["when"], match["stamps"], match["monotonic"]), message, ""
-
-    def _stamp(self, when: str | None, stamps: str, monotonic: str | None) -> Stamp:
-        uptime = _UPTIME.match(stamps)
-        wall = _WALL.match(stamps)
-        seconds = monotonic or (uptime[1] if uptime else None)
-        told = when or (wall[1] if wall else "")
-        moment = None
-        if self._since is not None and told:
-            moment = _moment(told, self._since)
-        caller = _CALLER.search(stamps)
-        return Stamp(
-            float(seconds) if seconds else None, told.strip(), moment, caller[1] if caller else ""
-        )
-
-    def _split_json(self, text: str) -> tuple[Stamp, str, str] | None:
-        try:
-            record: Any = json.loads(text)
-        except (ValueError, RecursionError):
-            self._malformed += 1
-            return None
-        if not isinstance(record, dict):
-            return None
-        message = record.get("MESSAGE")
-        if isinstance(message, list) and all(
-            isinstance(byte, int) and 0 <= byte < 256  # noqa: PLR2004  (a byte)
-            for byte in message
-        ):
-            # journalctl writes what is not UTF-8 as a list of bytes.
-            message = bytes(message).decode("utf-8", "replace")
-        if not isinstance(message, str):
-            return None
-        # The journal's transport decides; anybody can call himself "kernel".
-        kernels = record.get("_TRANSPORT") == "kernel" or (
-            "_TRANSPORT" not in record
-            and record.get("SYSLOG_IDENTIFIER") == "kernel"
-            and "_PID" not in record
-        )
-        refused = message.startswith("Failed to terminate process") and "SIGKILL" in message
-        if not kernels and not refused:
-            return None
-        match = _LINE.fullmatch(message.partition("\n")[0])
-        moment = _microseconds(record.get("__REALTIME_TIMESTAMP"))
-        when = "" if moment is None else _iso(moment)
-        stamp = Stamp(_microseconds(record.get("__MONOTONIC_TIMESTAMP")), when, moment)
-        boot_id = record.get("_BOOT_ID")
-        return (
-            stamp,
-            match["message"] if match else message,
-            boot_id if isinstance(boot_id, str) else "",
-        )
-
-    def _new_enough(self, stamp: Stamp) -> bool:
-        if self._since is None:
-            return True
-        if stamp.moment is None:
-            self._undated += 1
-            return True
-        if stamp.moment < self._since:
-            self._too_old += 1
-            return False
-        return True
-
-    def _note_boot(self, message: str, stamp: Stamp, boot_id: str, number: int) -> None:
-        begins = message.startswith("Linux version ")
-        words = message.split(maxsplit=3)
-        release = words[2] if begins and len(words) > 2 else None  # noqa: PLR2004  (Linux version X)
-        if boot_id:
-            if boot_id not in self._boot_ids and len(self._boot_ids) < MOST_BOOTS:
-                self._begin_boot(Boot(begins, number, release))
-                self._boot_ids[boot_id] = self._boot
-            self._boot = self._boot_ids.get(boot_id, len(self._boots) - 1)
-            if begins:
-                self._boots[self._boot] = self._boots[self._boot]._replace(
-                    whole=True, release=release
-                )
+        document = "\n".join([self._json[0].strip()[-1], *self._json[1:]]).rstrip(" \t,")
+        lines = read_json(document) if ends else None
+        if lines is None:
+            self._read_again()
             return
-        backwards = (
-            stamp.seconds is not None
-            and self._last_seconds is not None
-            and stamp.seconds < self._last_seconds - _BACKWARDS_SECONDS
-        )
-        if begins or backwards or not self._boots:
-            self._begin_boot(Boot(begins, number, release))
-        if stamp.seconds is not None:
-            self._last_seconds = stamp.seconds
+        self._json = []
+        self._place(lines, document)
 
-    def _begin_boot(self, boot: Boot) -> None:
-        self._last_seconds = None
-        if len(self._boots) < MOST_BOOTS:
-            self._boots.append(boot)
-            self._host_lines.clear()
-        self._boot = len(self._boots) - 1
+    def _read_again(self) -> None:
+        """Take what looked like JSON of several lines, and is none, for lines."""
+        lines, self._json = self._json, []
+        self._may_gather = False
+        for number, text in enumerate(lines, start=self._json_number):
+            self.take(text, number)
+        self._may_gather = True
 
-    def _keep_host_line(self, message: str, number: int) -> None:
-        if _HOST_LINE.match(message) and len(self._host_lines) < _HOST_LINES:
-            self._host_lines.append(HostLine(number, message[:400]))
+    def _place(self, lines: list[Line], document: str) -> None:
+        """Hand on the lines of a document, each with the number of the line that it stands in."""
+        at = 0
+        number = self._json_number
+        for line in lines:
+            needle = line.message.strip().replace('"', '\\"')[:60]
+            found = document.find(needle, at) if needle else -1
+            if found >= 0:
+                number += document.count("\n", at, found)
+                at = found
+            self._give(line, number)
+
+    def _take_json(self, text: str, number: int) -> None:
+        lines = read_json(text[text.find("{") if "{" in text else text.find("[") :])
+        if lines is None:
+            if text.rstrip()[-1:] in ("{", "["):
+                self._take_nobodys(Dressed("", Line(Speaker.NOBODY), text), text, number)
+                return
+            self.malformed += 1
+            self._voices.pass_by("{", "")
+            return
+        for line in lines:
+            self._give(line, number)
+
+    def _give(self, line: Line, number: int) -> None:
+        if line.speaker is Speaker.NOBODY:
+            self._voices.pass_by("{", line.message)
+        else:
+            self._voices.take("{", line, number)
 
 
-class _Hits:
-    """The next place where any of some expressions matches, each looked for once."""
+def _tells(message: str) -> bool:
+    return begins_stack(message) or is_known(message) or tells_of_host(message)
+
+
+_JSON_BEGINS = re.compile(r"(?:data:[ ]?|\x1e|\ufeff|[ \t])*[\[{]\s*(?:[\"{\[]|\Z)")
+
+
+def _is_json(text: str) -> bool:
+    return _JSON_BEGINS.match(text) is not None
+
+
+# Mails and tickets are wrapped at such widths.
+_NARROWEST, _WIDEST = 66, 80
+
+
+def _may_go_on(dressed: Dressed, text: str) -> bool:
+    line = dressed.line
+    return (
+        line.speaker is Speaker.KERNEL
+        and len(text) <= _WIDEST
+        and len(text) > _NARROWEST // 2
+        and begins(line.message)
+        and line.message != dressed.text.strip()
+    )
+
+
+def _goes_on(pending: _Pending, dressed: Dressed, text: str) -> bool:
+    """Whether a line is what did not fit into the one before it."""
+    words = dressed.text.split(maxsplit=1)
+    return (
+        dressed.line.speaker is Speaker.NOBODY
+        and bool(words)
+        and len(text) <= _WIDEST
+        and pending.width + 1 + len(words[0]) > _NARROWEST
+        and (dressed.dress == pending.dressed.dress or not dressed.dress)
+        and not words[0].startswith("```")
+    )
+
+
+class _Voices:
+    """The witnesses in one log."""
 
     def __init__(
-        self, buffer: bytes, end: int, patterns: list[_Needle], *, first_line: bool
+        self,
+        path: str,
+        open_sink: Callable[[str], Callable[[LogEvent], None]],
+        since: float | None,
+        host: str | None,
     ) -> None:
-        self._buffer = buffer
-        self._end = end
-        self._patterns = patterns
-        self._next = [-1] * len(patterns)
-        self._first_line = first_line
+        self.all: list[Voice] = []
+        self._path = path
+        self._open_sink = open_sink
+        self._since = since
+        self._host = host
+        self._section = ""
+        self._section_host = ""
+        self._last: Voice | None = None
+        self._others = self._too_many = 0
+        self.heard = False
+        self.ended = True
 
-    def next(self, position: int) -> int | None:
-        """Return the first hit at or after *position*."""
-        best: int | None = None
-        for index, pattern in enumerate(self._patterns):
-            at = self._next[index]
-            if at < position:
-                at = self._next[index] = self._find(pattern, position)
-            if at < self._end and (best is None or at < best):
-                best = at
-        return best
+    @property
+    def wait(self) -> bool:
+        """Whether a stack is being read."""
+        return any(voice.waits for voice in self.all)
 
-    def _find(self, pattern: _Needle, position: int) -> int:
-        if isinstance(pattern, bytes):
-            # Much faster than an expression for the same letters.
-            found = self._buffer.find(pattern, position, self._end)
-            return self._end if found < 0 else found
-        if pattern is _BARE:
-            # The newline before belongs to the match; before the first line there is none.
-            if position == 0 and self._first_line and _BEGINS_BARE.match(self._buffer):
-                return 0
-            match = pattern.search(self._buffer, max(position - 1, 0), self._end)
-            return match.start() + 1 if match else self._end
-        match = pattern.search(self._buffer, position, self._end)
-        return match.start() if match else self._end
+    def take(self, dress: str, line: Line, number: int, *, joined: bool = False) -> None:
+        """Hand a line to its witness."""
+        self.heard = True
+        if line.speaker is Speaker.PROGRAM and not line.message.startswith("Failed to terminate"):
+            self.pass_by(dress, "")
+            return
+        voice = self._voice(self._section + dress, line.host or self._section_host, line)
+        if voice is not None:
+            voice.take(line, number, joined=joined, ended=self.ended)
+            self._last = voice
+            for other in self.all:
+                if other is not voice and other.waits:
+                    other.pass_by("")
+
+    def pass_by(self, dress: str, text: str) -> None:
+        """Note a line that is nobody's, or another program's."""
+        for voice in self.all:
+            if voice.waits:
+                voice.pass_by(text if voice.dress == self._section + dress else "")
+
+    def cut(self) -> None:
+        """Note that lines are left out."""
+        for voice in self.all:
+            voice.cut()
+
+    def begin_section(self, path: str, host: str) -> None:
+        """Note that lines of another file, or host, follow."""
+        self._section = f"{path}: " if path else ""
+        self._section_host = host
+
+    def finish(self) -> None:
+        for voice in self.all:
+            voice.finish()
+
+    def skipped(self) -> Iterator[str]:
+        """Say which lines were not used, for whose they are."""
+        if self._others:
+            yield f"{self._others} kernel lines that do not name {self._host}: left out"
+        if self._too_many:
+            yield f"{self._too_many} kernel lines of further hosts than {_MOST_VOICES}: not used"
+
+    def main_dress(self) -> str | None:
+        """Return the dress that the host's own lines wear; ``None`` if none can be told."""
+        dresses = {voice.dress for voice in self.all if voice.kernel_lines}
+        if "" in dresses:
+            return ""
+        return dresses.pop() if len(dresses) == 1 else None
+
+    def _voice(self, dress: str, host: str, line: Line) -> Voice | None:
+        host = "" if host in _NAMELESS else host
+        same = [voice for voice in self.all if voice.dress == dress]
+        for voice in same:
+            if host and _same_host(voice.host, host):
+                return voice
+        named = [voice for voice in same if voice.host]
+        if not host and len(named) <= 1 and same:
+            return (named or same)[0]
+        nameless = next((voice for voice in same if not voice.host), None)
+        if host and nameless is not None and not named:
+            nameless.host = host
+            return nameless
+        if not host and nameless is not None:
+            return nameless
+        if not begins(line.message) and line.speaker is Speaker.KERNEL:
+            return None
+        if self._host is not None and not _same_host(host, self._host):
+            self._others += 1
+            return None
+        if len(self.all) >= _MOST_VOICES:
+            self._too_many += 1
+            return None
+        return self.admit(dress, host)
+
+    def admit(self, dress: str, host: str) -> Voice:
+        """Return a new witness."""
+        label = self._path
+        if self.all:
+            what = host or (f'lines after "{dress}"' if dress else "plain lines")
+            label = f"{self._path} ({what})"
+            taken = {voice.path for voice in self.all}
+            label = next(
+                each
+                for each in (label, *(f"{label} {turn}" for turn in range(2, _MOST_VOICES + 2)))
+                if each not in taken
+            )
+        voice = Voice(label, dress, self._open_sink(label), self._since)
+        voice.host = host
+        self.all.append(voice)
+        return voice
 
 
-_BEGINS_BARE = re.compile(_BARE.pattern.removeprefix(rb"\n"))
+def _same_host(one: str, other: str) -> bool:
+    """Whether two names are one host's: with and without its domain."""
+    if one == other:
+        return True
+    short, long = sorted((one, other), key=len)
+    return bool(short) and "." not in short and long.startswith(f"{short}.")
 
 
-# No line of the kernel has its message further from its beginning, not even as JSON.
+# No line of the kernel has its message further from its beginning, but for JSON.
 _LONGEST_HEAD = 1 << 14
 
 
-_NULS = re.compile(rb"\0*")
-
-
-def _line_start(buffer: bytes, hit: int, position: int) -> int | None:
+def _line_start(block: bytes, hit: int, position: int) -> int | None:
     """Return where the line of *hit* begins; ``None`` if that is too far before it."""
-    least = max(position, hit - _LONGEST_HEAD)
-    newline = buffer.rfind(b"\n", least, hit)
-    found = max(newline, buffer.rfind(b"\0", max(newline, least), hit))
-    if found >= 0:
-        return found + 1
-    return position if least == position else None
+    newline = max(block.rfind(b"\n", position, hit), block.rfind(INSIDE, position, hit))
+    start = newline + 1 if newline >= 0 else position
+    if hit - start > _LONGEST_HEAD and block[start : start + 1] not in (b"{", b"["):
+        return None
+    return start
 
 
-def _line_end(buffer: bytes, start: int, end: int) -> int:
-    """Return where the line ends: at a newline or NUL, or where the buffer does."""
-    newline = buffer.find(b"\n", start, end)
-    if newline < 0:
-        newline = end
-    nul = buffer.find(b"\0", start, newline)
-    return newline if nul < 0 else nul
-
-
-def _past_nuls(buffer: bytes, position: int) -> int:
-    match = _NULS.match(buffer, position)
-    return match.end() if match else position
+def _line_end(block: bytes, start: int, end: int) -> int:
+    """Return where the line ends: at a newline, where the block does, or where it was parted."""
+    newline = block.find(b"\n", start, end)
+    stop = end if newline < 0 else newline
+    inside = block.find(INSIDE, start, stop)
+    return stop if inside < 0 else inside
 
 
 def scan_log(
@@ -501,8 +577,9 @@ def scan_log(
     scanner: LogScanner,
     errors: tuple[type[Exception], ...],
     progress: Callable[[int], None],
-) -> ScannedLog:
+) -> tuple[ScannedLog, ...]:
     """Read *stream* to its end through *scanner*; damage ends it and is said."""
+    total = 0
     while True:
         pieces: list[bytes] = []
         size = 0
@@ -517,5 +594,12 @@ def scan_log(
         if pieces:
             scanner.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
             progress(size)
+        total += size
+        if total > NOTHING_BYTES and not scanner.understood:
+            damage = f"nothing was understood in the first {NOTHING_BYTES >> 20} MiB: not read on"
         if damage is not None or not pieces:
             return scanner.finish(damage)
+
+
+# A file of which so much is nothing that is known is not read to its end.
+NOTHING_BYTES = 64 << 20

@@ -6,13 +6,27 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from tdxreclaim.facts.logs.line import Stamp
+    from collections.abc import Callable
+
+    from tdxreclaim.facts.logs.line import Line, Stamp
 
 # A stack takes up to so many lines, other programs' lines between them included.
 _STACK_LINES = 150
 
 
 _MOST_FRAMES = 64
+
+
+# So many are open at once, by the thread or CPU that prints.
+_MOST_OPEN = 64
+
+
+_BEGINS = re.compile(
+    r"INFO: task (?P<hung>.{1,40}?):(?P<hung_pid>\d+) (?:<writer> )?blocked for more than (?P<seconds>\d+) sec"
+    r"|(?:watchdog: )?BUG: soft lockup - CPU#\d+ stuck for (?P<stuck>\d+)s! "
+    r"\[(?P<locked>.{1,40}?):(?P<locked_pid>\d+)\]"
+    r"|task:(?P<task>.{1,40}?) +state:(?P<state>\S)\S* .*?pid: ?(?P<task_pid>\d+)"
+)
 
 
 _FRAME = re.compile(r"\s*(?P<unsure>\? )?(?:\[<[0-9a-f]+>\] )?(?P<name>[A-Za-z_][\w.]*)\+0x")
@@ -36,13 +50,17 @@ class Stack(NamedTuple):
 
 
 class LogEvent(NamedTuple):
-    """A line of the kernel that may matter.  ``boot`` counts from 0 in its log."""
+    """A line of the kernel that may matter.  ``boot`` counts from 0 in its log.
+
+    ``joined``: it was wrapped, and its parts were put together again.
+    """
 
     number: int
     boot: int
     stamp: Stamp
     text: str
     stack: Stack | None = None
+    joined: bool = False
 
 
 class _StackReader:
@@ -89,6 +107,64 @@ class _StackReader:
         pid = int(self._pid[:9])
         stack = Stack(self._task.strip(), pid, self._why, self._seconds, tuple(self._frames))
         return self._event._replace(stack=stack)
+
+
+def begins_stack(message: str) -> bool:
+    """Whether a message is the first line of a stack."""
+    return _BEGINS.match(message) is not None
+
+
+class Stacks:
+    """The stacks of one log that are being read, and hands each on when it is whole."""
+
+    def __init__(self, sink: Callable[[LogEvent], None]) -> None:
+        self._sink = sink
+        # By the thread or CPU that prints, where the kernel says it ("" where not).
+        self._open: dict[str, _StackReader] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._open)
+
+    def take(self, line: Line) -> bool:
+        """Note a line that begins nothing; whether it belongs to an open stack."""
+        reader = self._open.get(line.stamp.caller)
+        if reader is None:
+            self.pass_by()
+            return False
+        if reader.take(line.message):
+            self._end(line.stamp.caller)
+        return True
+
+    def begin(self, event: LogEvent) -> None:
+        """Hand an event on, or keep it until its stack is read."""
+        begins = _BEGINS.match(event.text)
+        if begins is None:
+            if not event.text.startswith("task:"):
+                self._sink(event)
+            return
+        caller = event.stamp.caller
+        reader = self._open.get(caller)
+        if reader is not None and begins["task"] and reader.adopts(begins["task_pid"]):
+            return
+        self._end(caller)
+        if len(self._open) >= _MOST_OPEN:
+            self.finish()
+        self._open[caller] = _StackReader(event, begins)
+
+    def pass_by(self) -> None:
+        """Note a line that is none of theirs."""
+        for caller in [each for each, reader in self._open.items() if reader.passes()]:
+            self._end(caller)
+
+    def finish(self) -> None:
+        """Hand on what is open."""
+        for caller in list(self._open):
+            self._end(caller)
+
+    def _end(self, caller: str) -> None:
+        reader = self._open.pop(caller, None)
+        if reader is not None:
+            self._sink(reader.event())
 
 
 def frame_function(message: str) -> str:

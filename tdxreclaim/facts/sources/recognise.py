@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import host
 from tdxreclaim.facts.formats import cpuid, cpuinfo, lscpu
-from tdxreclaim.facts.logs import bringup as klog
+from tdxreclaim.facts.logs import whole as klog
 from tdxreclaim.facts.sources import archive, tar, unpack
 from tdxreclaim.facts.sources.base import Files, Source, is_directory, open_captured, read_bounded
 from tdxreclaim.facts.sources.tree import NO_HOST, open_tree

@@ -15,7 +15,7 @@ from tdxreclaim.units import format_ns, format_percent, format_range, format_siz
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Evidence
-    from tdxreclaim.facts.logs.scanner import ScannedLog
+    from tdxreclaim.facts.logs.voice import ScannedLog
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

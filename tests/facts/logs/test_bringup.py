@@ -7,12 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.logs.bringup import (
-    LogReading,
-    looks_like_kernel_log,
-    parse_kernel_log,
-    vendor_of_brand,
-)
+from tdxreclaim.facts.logs.bringup import LogReading, vendor_of_brand
+from tdxreclaim.facts.logs.whole import looks_like_kernel_log, parse_kernel_log
 
 CPU0 = "smpboot: CPU0: Intel(R) Xeon(R) Platinum 8480CTDX (family: 0x6, model: 0x8f, stepping: 0x8)"
 BANNER = "Linux version 6.18.2 (build@host) (gcc 14) #1 SMP"
@@ -61,7 +57,6 @@ FORGED = [
     pytest.param("<30>[    1.234567] ", id="dmesg -r of a daemon"),
     pytest.param("[qemu] ", id="a program's own bracket"),
     pytest.param('"', id="a quotation mark"),
-    pytest.param("> ", id="a mail"),
     pytest.param("[" * 300, id="brackets"),
 ]
 
@@ -121,21 +116,24 @@ def test_a_log_whose_beginning_is_lost_is_still_read() -> None:
         ("virt/tdx: initialization failed: too few private KeyIDs available.", "refused"),
         ("virt/tdx: initialization failed: Hibernation support is enabled", "refused"),
         ("virt/tdx: initialization failed: register_memory_notifier() failed (-12)", "refused"),
+        ("virt/tdx: TDX not supported by the host platform", "unsupported"),
+        ("tdx: not enabled by BIOS.", "unsupported"),
         ("Hypervisor detected: KVM", "hypervisor"),
+        ("Booting paravirtualized kernel on KVM", "hypervisor"),
+        ("kvm-guest: PV spinlocks enabled", "hypervisor"),
         ("tdx: Guest detected", "guest"),
         (KEXEC, "kexec"),
     ],
 )
 def test_each_message_is_told_apart(message: str, field: str) -> None:
     reading = parse_kernel_log(f"[    1.000000] {message}\n")
-    said = {name for name, value in reading._asdict().items() if value}
+    said = {name for name, value in vars(reading).items() if value}
     assert said == {field}
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        "virt/tdx: TDX not supported by the host platform",
         "virt/tdx: initialization failed: TDMRs exhausted.",
         "virt/tdx: 1050636 KB allocated for PAMT",
         "virt/tdx: Disable ACPI S3. Turn off TDX in the BIOS to use ACPI S3.",
@@ -226,7 +224,7 @@ def test_any_mangled_log_gives_a_reading(at: int, gone: int, put: str) -> None:
 @given(st.integers(0, len(LOG)))
 def test_a_cut_anywhere_invents_nothing(at: int) -> None:
     reading, whole = parse_kernel_log(LOG[:at]), parse_kernel_log(LOG)
-    for ours, theirs in zip(reading, whole, strict=True):
+    for ours, theirs in zip(vars(reading).values(), vars(whole).values(), strict=True):
         assert not ours or ours == theirs
 
 

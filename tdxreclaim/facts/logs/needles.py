@@ -1,0 +1,77 @@
+"""How a kernel message that matters begins, and how to find one in a block of a log, fast.
+
+The beginnings are those of the catalogue of findings, derived from its
+patterns, and of the lines that tell of the host.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from tdxreclaim.tables.beginnings import beginnings
+from tdxreclaim.tables.findings import CATALOGUE
+
+# Lines that tell of the host, its boot, or what a machine check means.
+HOST_BEGINNINGS = (
+    "virt/tdx: ",
+    "tdx: ",
+    "kvm_intel: ",
+    "seamldr: ",
+    "Linux version ",
+    "smpboot: CPU0: ",
+    "Command line: ",
+    "Kernel command line: ",
+    "Hypervisor detected: ",
+    "Booting paravirtualized kernel on ",
+    "kvm-guest: ",
+    "Machine model: ",
+    "SBI specification v",
+    "Booting Linux on physical CPU ",
+    "mce: [Hardware Error]: ",
+    "[Hardware Error]: ",
+    "kexec: Not allowed",
+    "Kernel panic - not syncing: ",
+    "CPU: ",
+    "Not tainted ",
+    "Tainted: ",
+)
+
+
+STACK_BEGINNINGS = ("INFO: task ", "watchdog: BUG: soft lockup", "BUG: soft lockup", "task:")
+
+
+# What libvirt says when a process cannot be killed: not the kernel's, and told apart.
+NOT_KILLED = b"with SIGKILL: Devic"
+
+
+@cache
+def words() -> tuple[str, ...]:
+    """Return all beginnings, none of them the beginning of another."""
+    every = sorted({*HOST_BEGINNINGS, *STACK_BEGINNINGS, *beginnings()})
+    return tuple(
+        word
+        for word in every
+        if not any(word != other and word.startswith(other) for other in every)
+        and not word.startswith("Failed to terminate")
+    )
+
+
+@cache
+def _begins() -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, words())))
+
+
+def begins(message: str) -> bool:
+    """Whether a message may matter, by how it begins; space before it is passed over."""
+    return _begins().match(message.lstrip(" \t")) is not None
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile(kind.pattern) for kind in CATALOGUE if kind.pattern)
+
+
+def is_known(message: str) -> bool:
+    """Whether some row of the catalogue of findings is about a message."""
+    return any(pattern.match(message) for pattern in _patterns())

@@ -1,0 +1,61 @@
+"""A kernel log that is in memory as one text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdxreclaim.errors import MalformedInputError
+from tdxreclaim.facts.logs.bringup import LogReading
+from tdxreclaim.facts.logs.dress import undress
+from tdxreclaim.facts.logs.line import Speaker
+from tdxreclaim.facts.logs.scanner import CHUNK_BYTES, LogScanner
+
+if TYPE_CHECKING:
+    from tdxreclaim.facts.logs.voice import ScannedLog
+
+_MOST_SHOWN = 8
+
+
+def scan_text(text: str, *, host: str | None = None) -> tuple[ScannedLog, ...]:
+    """Return the witnesses in *text*."""
+    scanner = LogScanner("", lambda _path: lambda _event: None, host=host)
+    data = text.encode("utf-8", "replace")
+    for start in range(0, len(data), CHUNK_BYTES):
+        scanner.feed(data[start : start + CHUNK_BYTES])
+    return scanner.finish()
+
+
+def choose_log(logs: tuple[ScannedLog, ...], name: str) -> ScannedLog | None:
+    """Return the log that tells of the host, ``None`` if none does.
+
+    Raises:
+        MalformedInputError: several hosts have lines in them.
+
+    """
+    own = [log for log in logs if not log.quoted and log.kernel_lines]
+    hosts = sorted({log.host for log in own if log.host})
+    if len(hosts) > 1:
+        shown = f"{', '.join(hosts[:_MOST_SHOWN])}{', ...' if len(hosts) > _MOST_SHOWN else ''}"
+        raise MalformedInputError(
+            name, f"lines of {len(hosts)} hosts: {shown}: choose one with --host NAME"
+        )
+    return max(own, key=lambda log: (bool(log.host), log.kernel_lines), default=None)
+
+
+def parse_kernel_log(text: str, *, name: str = "kernel log") -> LogReading:
+    """Return what the log says of its last boot; an empty reading if nothing.
+
+    Raises:
+        MalformedInputError: several hosts have lines in it.
+
+    """
+    log = choose_log(scan_text(text), name)
+    return LogReading() if log is None else log.reading
+
+
+def looks_like_kernel_log(text: str) -> bool:
+    """Whether *text*, or the beginning of one, has a line that the kernel wrote."""
+    lines = text.lstrip("\ufeff").splitlines()
+    if any(undress(line).line.speaker is Speaker.KERNEL for line in lines):
+        return True
+    return any(log.kernel_lines for log in scan_text(text))
