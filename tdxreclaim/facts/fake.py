@@ -51,6 +51,7 @@ def nothing_known() -> HostFacts:
         key_ids=Fact(None, blank("host")),
         module_version=Fact(None, blank("host")),
         log_enabled=Fact(None, blank("host")),
+        log_off=Fact(None, blank("host")),
         log_ready=Fact(None, blank("host")),
         log_kexec=Fact(None, blank("host")),
         release=Fact(None, blank("--kernel")),
@@ -101,6 +102,7 @@ def fake_kernel(facts: HostFacts, release: str) -> HostFacts:
         kvm_parameter=Fact(None, gone),
         key_ids=Fact(None, gone),
         module_version=Fact(None, gone),
+        log_off=Fact(None, gone),
         log_ready=Fact(None, gone),
         log_kexec=Fact(None, gone),
     )

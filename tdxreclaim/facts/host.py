@@ -111,6 +111,7 @@ class HostFacts(NamedTuple):
     key_ids: Fact[int]
     module_version: Fact[str]
     log_enabled: Fact[bool]
+    log_off: Fact[bool]
     log_ready: Fact[bool]
     log_kexec: Fact[bool]
     release: Fact[str]
@@ -165,6 +166,7 @@ def read_host(
         key_ids=host.unread(MISC_CAPACITY),
         module_version=host.unread(MODULE_VERSION),
         log_enabled=host.unread(host.log_path),
+        log_off=host.unread(host.log_path),
         log_ready=host.unread(host.log_path),
         log_kexec=host.unread(host.log_path),
         release=host.release(),
@@ -188,6 +190,7 @@ def read_host(
         key_ids=host.fact(MISC_CAPACITY, parse_capacity),
         module_version=host.fact(MODULE_VERSION, lambda text: printable(text) or None),
         log_enabled=host.log_fact(said, yes=said.enabled, no=said.refused),
+        log_off=host.log_fact(said, yes=said.unsupported, no=said.enabled),
         log_ready=host.log_fact(said, yes=said.ready, no=said.failed or said.refused),
         log_kexec=host.log_fact(said, yes=said.kexec, no=None),
         release=host.release() if facts.release.value is None else facts.release,

@@ -63,7 +63,7 @@ _LOG_NAME = re.compile(
 _BINARY_JOURNAL = b"LPKSHHRH"
 
 
-_LOOKS_DATED = re.compile(rb"\d\d:\d\d:\d\d|\"MESSAGE\"|^\[ *\d+\.\d+\]|^### ", re.MULTILINE)
+_LOOKS_DATED = re.compile(rb"\d\d:\d\d:\d\d|\"MESSAGE\"|^\[ *\d+\.\d+\]", re.MULTILINE)
 
 
 _REPORT_RELEASE = re.compile(r"^### Kernel version\s+```\s+(\d\S*) #", re.MULTILINE)

@@ -95,6 +95,11 @@ def _off(facts: HostFacts) -> Outcome:
             "the kernel has not activated TDX: its flags have no tdx_host_platform",
             [facts.tdx_host_platform.evidence],
         )
+    if facts.log_off.value:
+        return fires(
+            "the kernel says that this platform does not support TDX: it has TDX off",
+            [facts.log_off.evidence],
+        )
     return passes("the kernel's flags are not known", [facts.tdx_host_platform.evidence])
 
 

@@ -123,6 +123,7 @@ class TestWhatIsRead:
             "key_ids": 63,
             "module_version": "1.5.24",
             "log_enabled": True,
+            "log_off": False,
             "log_ready": True,
             "log_kexec": None,
             "release": "6.18.0",

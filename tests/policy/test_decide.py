@@ -787,6 +787,7 @@ def _facts(draw: st.DrawFn) -> HostFacts:
             "pw_mce",
             "kvm_parameter",
             "log_enabled",
+            "log_off",
             "log_ready",
             "log_kexec",
             "config",

@@ -241,10 +241,9 @@ class _Lines:
         self.gauge = Gauge()
         self._voices = voices
         self._pending: _Pending | None = None
-        self._json: list[str] = []
+        self._json: list[tuple[int, str]] = []
         self._json_size = 0
         self._json_end = ""
-        self._json_number = 0
         self._may_gather = True
 
     @property
@@ -282,7 +281,7 @@ class _Lines:
     def take(self, text: str, number: int) -> None:
         """Look at one line."""
         if self._json:
-            self._gather(text)
+            self._gather(text, number)
             return
         if _is_json(text):
             self._flush()
@@ -327,38 +326,38 @@ class _Lines:
             self._voices.begin_section(section[1] or "", section[2] or "")
         elif bare[-1:] in ("{", "[") and self._may_gather:
             indent = text[: len(text) - len(text.lstrip())]
-            self._json = [text]
+            self._json = [(number, text)]
             self._json_end = indent + ("]" if bare[-1] == "[" else "}")
-            self._json_number, self._json_size = number, 0
+            self._json_size = 0
         else:
             self._voices.pass_by(dressed.dress, dressed.text)
 
-    def _gather(self, text: str) -> None:
-        self._json.append(text)
+    def _gather(self, text: str, number: int) -> None:
+        self._json.append((number, text))
         self._json_size += len(text)
         ends = text.rstrip(" \t,") == self._json_end
         if not ends and self._json_size < _JSON_BYTES:
             return
-        document = "\n".join([self._json[0].strip()[-1], *self._json[1:]]).rstrip(" \t,")
+        (first, opening), *rest = self._json
+        document = "\n".join([opening.strip()[-1], *(each for _, each in rest)]).rstrip(" \t,")
         lines = read_json(document) if ends else None
         if lines is None:
             self._read_again()
             return
         self._json = []
-        self._place(lines, document)
+        self._place(lines, document, first)
 
     def _read_again(self) -> None:
         """Take what looked like JSON of several lines, and is none, for lines."""
         lines, self._json = self._json, []
         self._may_gather = False
-        for number, text in enumerate(lines, start=self._json_number):
+        for number, text in lines:
             self.take(text, number)
         self._may_gather = True
 
-    def _place(self, lines: list[Line], document: str) -> None:
+    def _place(self, lines: list[Line], document: str, number: int) -> None:
         """Hand on the lines of a document, each with the number of the line that it stands in."""
         at = 0
-        number = self._json_number
         for line in lines:
             needle = line.message.strip().replace('"', '\\"')[:60]
             found = document.find(needle, at) if needle else -1
