@@ -253,13 +253,14 @@ def _origin(
 ) -> Origin:
     from tdxreclaim.cli.values import parse_cpu
     from tdxreclaim.costs.calibration import Origin
+    from tdxreclaim.tables.cpus import INTEL
 
     if kernel is not None:
         _series(kernel)
     known = None
     if cpu is not None:
         found = parse_cpu(cpu)
-        known = f"{found.vendor or 'GenuineIntel'} {found.family}/{found.model or 0:#04x}"
+        known = f"{found.vendor or INTEL} {found.family}/{found.model or 0:#04x}"
     return Origin(
         name, host or _NOT_STATED, kernel or _NOT_STATED, date or _NOT_STATED, origin, known
     )

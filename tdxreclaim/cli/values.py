@@ -14,15 +14,12 @@ from tdxreclaim.facts.cpu import (
     encode_signature,
 )
 from tdxreclaim.facts.fake import FakedCpu
-from tdxreclaim.tables.cpus import CPUS, INTEL, OTHER_VENDORS, find_cpu_by_name
+from tdxreclaim.tables.cpus import BRANDS, CPUS, INTEL, OTHER_VENDORS, find_cpu_by_name
 
 _FORMS = "write a codename (emeraldrapids), 6/0xcf, 06-cf-02, or a CPUID signature (0xC06F2)"
 
 
-_VENDOR_ALIASES = {"intel": INTEL, "amd": "AuthenticAMD", "hygon": "HygonGenuine"}
-
-
-_VENDORS = {vendor.lower(): vendor for vendor in (INTEL, *OTHER_VENDORS)} | _VENDOR_ALIASES
+_VENDORS = {vendor.lower(): vendor for vendor in (INTEL, *OTHER_VENDORS)} | BRANDS
 
 
 _SIGNATURE = re.compile(r"0[xX](?P<hex>[0-9a-fA-F]+)")

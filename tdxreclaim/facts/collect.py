@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
-from tdxreclaim.facts import host
+from tdxreclaim.facts import places
 from tdxreclaim.facts.evidence import Origin
 from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release
 from tdxreclaim.facts.logs.line import Speaker, read_line, show_head
@@ -50,14 +50,14 @@ _MISC_CURRENT = "sys/fs/cgroup/misc.current"
 
 
 _AS_IT_IS = (
-    host.LSCPU,
-    host.LSCPU_JSON,
-    host.CPUID,
+    places.LSCPU,
+    places.LSCPU_JSON,
+    places.CPUID,
     "proc/sys/kernel/osrelease",
-    host.KVM_PARAMETER,
-    host.MISC_CAPACITY,
+    places.KVM_PARAMETER,
+    places.MISC_CAPACITY,
     _MISC_CURRENT,
-    host.MODULE_VERSION,
+    places.MODULE_VERSION,
     "sys/module/kvm_intel/parameters/ept",
     "sys/module/kvm_intel/parameters/enable_apicv",
     "sys/module/kvm/parameters/tdp_mmu",
@@ -146,15 +146,15 @@ def collect(
     collector = _Collector(source)
     for path in _AS_IT_IS:
         collector.take(path, str, "as it is")
-    collector.take(host.CPUINFO, _scrub_cpuinfo, "serial numbers left out")
+    collector.take(places.CPUINFO, _scrub_cpuinfo, "serial numbers left out")
     collector.take("proc/version", _scrub_version, "the release alone")
     collector.take("sos_commands/kernel/uname_-a", _scrub_uname, "without the host's name")
-    collector.take(host.KALLSYMS, _filter_symbols, "names of the reclaim code, no addresses")
+    collector.take(places.KALLSYMS, _filter_symbols, "names of the reclaim code, no addresses")
     collector.take("proc/cmdline", filter_options, "options of KVM, TDX and crash kernels")
     collector.take("proc/meminfo", _filter_meminfo, "totals")
     names = _host_names(source)
     for release in collector.releases():
-        path = host.CONFIG.format(release=release)
+        path = places.CONFIG.format(release=release)
         collector.take(path, _filter_config, "options that matter")
     _take_logs(collector, source, lambda text: _unnamed(filter_log(text), names))
     if tree is not None:
@@ -197,7 +197,7 @@ class _Collector:
         """Return the kernel releases that the files taken so far tell."""
         releases = [
             parse_release(path, self.taken[path].text)
-            for path in host.RELEASES
+            for path in places.RELEASES
             if path in self.taken
         ]
         return [each for each in dict.fromkeys(releases) if each and "/" not in each]
@@ -205,7 +205,7 @@ class _Collector:
 
 def _take_logs(collector: _Collector, source: Source, change: Callable[[str], str]) -> None:
     if source.origin is not Origin.LIVE:
-        for path in host.KERNEL_LOGS:
+        for path in places.KERNEL_LOGS:
             collector.take(path, change, "lines that matter, scrubbed")
         return
     try:
@@ -214,7 +214,7 @@ def _take_logs(collector: _Collector, source: Source, change: Callable[[str], st
         collector.left_out.append(LeftOut(KERNEL_LOG, error.why))
         return
     if text is not None:
-        collector.add(host.KERNEL_LOGS[0], change(text), "lines that matter, scrubbed")
+        collector.add(places.KERNEL_LOGS[0], change(text), "lines that matter, scrubbed")
 
 
 _SYMBOL = re.compile(r"[0-9a-fA-F]{1,16} ([A-Za-z?] \S+(?:\s+\[\S+\])?)")

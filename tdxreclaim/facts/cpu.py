@@ -6,6 +6,7 @@ them.  0 is a value; ``None`` means that the text does not say.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import flat
@@ -87,15 +88,16 @@ def encode_signature(family: int, model: int, stepping: int) -> int:
     )
 
 
-class CpuGroup(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class CpuGroup:
     """Processors that say the same of themselves, and how many there are.
 
     ``size`` is ``None`` where the source does not say how many.
     """
 
-    vendor: str | None
-    family: int | None
-    model: int | None
+    vendor: str | None = None
+    family: int | None = None
+    model: int | None = None
     stepping: int | None = None
     microcode: int | None = None
     size: int | None = None
@@ -114,6 +116,10 @@ class CpuGroup(NamedTuple):
     def identified(self) -> bool:
         """Whether vendor, family and model are all known."""
         return None not in (self.vendor, self.family, self.model)
+
+    def sized(self, size: int | None) -> CpuGroup:
+        """Return it with another number of processors."""
+        return replace(self, size=size)
 
     @property
     def number(self) -> str:
@@ -157,7 +163,8 @@ class Words(NamedTuple):
 NO_WORDS = Words(frozenset(), complete=False)
 
 
-class CpuReading(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class CpuReading:
     """What one text says about the processors.
 
     ``architecture`` is ``x86``, another architecture's name, or ``None``.
@@ -166,7 +173,7 @@ class CpuReading(NamedTuple):
     """
 
     architecture: str | None
-    groups: tuple[CpuGroup, ...]
+    groups: tuple[CpuGroup, ...] = ()
     flags: Words = NO_WORDS
     bugs: Words = NO_WORDS
     hypervisor: bool | None = None
@@ -176,7 +183,7 @@ class CpuReading(NamedTuple):
 
 def count_groups(groups: Counter[CpuGroup]) -> tuple[CpuGroup, ...]:
     """Return the groups with their counts, most processors first."""
-    counted = [group._replace(size=count) for group, count in groups.items()]
+    counted = [group.sized(count) for group, count in groups.items()]
     return tuple(sorted(counted, key=lambda g: (-(g.size or 0), repr(g))))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from tdxreclaim.facts.cpu import NO_WORDS, CpuGroup
@@ -23,7 +24,8 @@ class FakedCpu(NamedTuple):
 
     def over(self, group: CpuGroup) -> CpuGroup:
         """Return *group* with the given parts; the microcode is another CPU's, and goes."""
-        return group._replace(
+        return replace(
+            group,
             vendor=group.vendor if self.vendor is None else self.vendor,
             family=group.family if self.family is None else self.family,
             model=group.model if self.model is None else self.model,
@@ -67,15 +69,16 @@ def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
     becomes unknown; that TDX is active, or that this is a guest, stays.
     """
     counts: dict[CpuGroup, int | None] = {}
-    for group in facts.groups or (CpuGroup(None, None, None),):
-        faked = cpu.over(group)._replace(size=None)
+    for group in facts.groups or (CpuGroup(),):
+        faked = cpu.over(group).sized(None)
         # Groups that differed in what was replaced are one now.
         counts[faked] = (counts.get(faked) or 0) + (group.size or 0) or None
-    groups = tuple(group._replace(size=count) for group, count in counts.items())
+    groups = tuple(group.sized(count) for group, count in counts.items())
     shown = "; ".join(group.describe() for group in groups)
     identity = Evidence(cpu.option, shown, Origin.FAKED)
     gone = Evidence(cpu.option, NOT_KNOWN_OF_FAKED, Origin.FAKED)
-    return facts._replace(
+    return replace(
+        facts,
         identity=identity,
         architecture="x86",
         groups=groups,
@@ -95,7 +98,8 @@ def fake_kernel(facts: HostFacts, release: str) -> HostFacts:
     The real kernel's symbols, and what it has brought up, do not hold for it.
     """
     gone = Evidence("--kernel", NOT_KNOWN_OF_FAKED, Origin.FAKED)
-    return facts._replace(
+    return replace(
+        facts,
         release=Fact(release, Evidence("--kernel", release, Origin.FAKED)),
         symbols=Fact(None, gone),
         config=Fact(None, gone),

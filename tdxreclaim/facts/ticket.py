@@ -13,7 +13,7 @@ import tarfile
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
-from tdxreclaim.facts import host
+from tdxreclaim.facts import host, places
 from tdxreclaim.facts.evidence import Evidence, Origin
 from tdxreclaim.facts.logs.scanner import LogScanner, scan_log
 from tdxreclaim.facts.logs.whole import choose_log
@@ -211,7 +211,7 @@ class TicketReader:
     @staticmethod
     def _has_log(source: Source) -> bool:
         try:
-            return any(source.read(path) is not None for path in host.KERNEL_LOGS)
+            return any(source.read(path) is not None for path in places.KERNEL_LOGS)
         except HostReadError:
             return True
 
@@ -270,7 +270,7 @@ class TicketReader:
             raise MalformedInputError(name, why)
         release = _REPORT_RELEASE.search(text)
         if release:
-            self._sources.append(Files({host.RELEASES[0]: release[1]}, label=name))
+            self._sources.append(Files({places.RELEASES[0]: release[1]}, label=name))
         return "log"
 
     def _read_directory(self, path: str) -> str:
@@ -331,7 +331,7 @@ class TicketReader:
                         continue
                     text = io.BufferedReader(member.stream).read()
                     found.setdefault(path, text.decode("utf-8", "replace"))
-                    if path in host.KERNEL_LOGS:
+                    if path in places.KERNEL_LOGS:
                         self._scan(io.BytesIO(text), self._inside + path)
                 elif len(self._logs) < _MOST_LOGS:
                     self._scan_member(member, path)
@@ -400,7 +400,7 @@ def _whole(stream: io.BufferedReader, name: str) -> bytes:
 
 
 def _is_host_file(path: str) -> bool:
-    return path in host.WANTED or path.startswith("boot/config-")
+    return path in places.WANTED or path.startswith("boot/config-")
 
 
 def _split(name: str) -> tuple[str, str | None]:

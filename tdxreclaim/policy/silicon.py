@@ -25,7 +25,7 @@ def judge_silicon(facts: HostFacts, errata: Errata) -> SiliconFinding:
     groups = facts.groups
     for seen, _ in facts.witnesses:
         if seen is not None and not any(same_cpu(group, seen) for group in groups):
-            groups += (seen._replace(size=0),)
+            groups += (seen.sized(0),)
     processors = tuple(_judge(group, facts, errata) for group in groups)
     if processors:
         status = next(s for s in _STRICTEST_FIRST if any(p.silicon is s for p in processors))

@@ -10,6 +10,10 @@ from tdxreclaim.tables.sources import Certainty, Citation
 INTEL = "GenuineIntel"
 
 
+# The word by which people, and brand strings, name a vendor.
+BRANDS = {"intel": INTEL, "amd": "AuthenticAMD", "hygon": "HygonGenuine"}
+
+
 class Vfm(NamedTuple):
     """Vendor, display family, display model: the key of every CPU table."""
 

@@ -149,10 +149,10 @@ def test_what_no_signature_says_is_refused(family: int, model: int, stepping: in
 @pytest.mark.parametrize(
     ("group", "signature"),
     [
-        (CpuGroup("GenuineIntel", 6, 0x8F, 0), 0x806F0),
-        (CpuGroup("GenuineIntel", 0, 0, 0), 0),
-        (CpuGroup("GenuineIntel", 6, 0x8F, None), None),
-        (CpuGroup("GenuineIntel", 5, 0x8F, 1), None),
+        (CpuGroup(vendor="GenuineIntel", family=6, model=0x8F, stepping=0), 0x806F0),
+        (CpuGroup(vendor="GenuineIntel", family=0, model=0, stepping=0), 0),
+        (CpuGroup(vendor="GenuineIntel", family=6, model=0x8F, stepping=None), None),
+        (CpuGroup(vendor="GenuineIntel", family=5, model=0x8F, stepping=1), None),
     ],
 )
 def test_a_group_rebuilds_its_signature_only_if_it_is_whole(

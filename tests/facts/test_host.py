@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,9 @@ from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.evidence import ABSENT, NOT_KNOWN_OF_FAKED, NOT_NEEDED, Evidence, Fact, Origin
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
-from tdxreclaim.facts.host import (
+from tdxreclaim.facts.host import HostFacts, read_host
+from tdxreclaim.facts.kernel import Symbol
+from tdxreclaim.facts.places import (
     CPUID,
     CPUINFO,
     KALLSYMS,
@@ -21,10 +24,7 @@ from tdxreclaim.facts.host import (
     MISC_CAPACITY,
     MODULE_VERSION,
     RELEASES,
-    HostFacts,
-    read_host,
 )
-from tdxreclaim.facts.kernel import Symbol
 from tdxreclaim.facts.sources.base import KERNEL_LOG, Files
 from tdxreclaim.facts.sources.live import PyCpuinfo
 
@@ -107,10 +107,14 @@ class TestWhatIsRead:
         # lscpu may name another CPU: it is looked for beside /proc/cpuinfo.
         assert set(source.asked) == {*WHOLE, LSCPU, CPUID}
         assert len(source.asked) == len(set(source.asked)), "each once"
-        assert facts.groups == (CpuGroup("GenuineIntel", 6, 143, 8, 0x2B, 1),)
+        assert facts.groups == (
+            CpuGroup(
+                vendor="GenuineIntel", family=6, model=143, stepping=8, microcode=0x2B, size=1
+            ),
+        )
         values = {
             name: getattr(facts, name).value
-            for name in HostFacts._fields
+            for name in vars(facts)
             if isinstance(getattr(facts, name), Fact)
         }
         assert values == {
@@ -193,7 +197,7 @@ class TestWhatIsMissing:
         assert facts.groups == whole.groups
         lost = [
             fact
-            for fact in facts
+            for fact in vars(facts).values()
             if isinstance(fact, Fact)
             and fact.evidence.observed == "not readable: Permission denied"
         ]
@@ -205,7 +209,7 @@ class TestWhatIsMissing:
         facts = read({name: text for name, text in WHOLE.items() if name != path})
         absent = [
             f
-            for f in facts
+            for f in vars(facts).values()
             if isinstance(f, Fact) and f.evidence == (path, ABSENT, Origin.CAPTURED)
         ]
         assert [fact.value for fact in absent] == [None]
@@ -215,7 +219,7 @@ class TestWhatIsMissing:
         facts = read(WHOLE | {path: "\x1b[31mnonsense " + "x" * 500})
         (fact,) = (
             f
-            for f in facts
+            for f in vars(facts).values()
             if isinstance(f, Fact) and f.evidence.observed.startswith("not understood")
         )
         assert fact.value is None
@@ -254,7 +258,7 @@ class TestWhatIsMissing:
         facts = read({})
         assert (facts.architecture, facts.groups) == (None, ())
         assert facts.identity == Evidence(CPUINFO, ABSENT, Origin.CAPTURED)
-        assert all(fact.value is None for fact in facts if isinstance(fact, Fact))
+        assert all(fact.value is None for fact in vars(facts).values() if isinstance(fact, Fact))
 
 
 class TestIdentity:
@@ -306,7 +310,9 @@ class TestIdentity:
 
     def test_a_kernel_log_identifies_where_nothing_else_does(self) -> None:
         facts = read({KERNEL_LOGS[0]: LOG + LOG_CPU})
-        assert facts.groups == (CpuGroup("GenuineIntel", 6, 143, 8, size=1),)
+        assert facts.groups == (
+            CpuGroup(vendor="GenuineIntel", family=6, model=143, stepping=8, size=1),
+        )
         assert facts.identity.path == f"{KERNEL_LOGS[0]}:4"
         assert facts.release.value == "6.18.0"
         assert facts.log_ready.value is True
@@ -411,7 +417,9 @@ class TestPyCpuinfo:
 
     def test_it_is_asked_where_a_live_host_has_no_cpuinfo(self) -> None:
         facts = self.live({}, PY)
-        assert facts.groups == (CpuGroup("GenuineIntel", 6, 143, 8, size=4),)
+        assert facts.groups == (
+            CpuGroup(vendor="GenuineIntel", family=6, model=143, stepping=8, size=4),
+        )
         assert facts.identity.path == "py-cpuinfo"
         assert facts.movdir64b.value is True
 
@@ -457,7 +465,9 @@ class TestPyCpuinfo:
         facts = self.live({CPUINFO: cpuinfo(model=207)}, PY, cross_check=True)
         assert facts.groups[0].model == 207
         (witness,) = facts.witnesses
-        assert witness.value == CpuGroup("GenuineIntel", 6, 143, 8, size=4)
+        assert witness.value == CpuGroup(
+            vendor="GenuineIntel", family=6, model=143, stepping=8, size=4
+        )
         assert "6/0x8f" in witness.evidence.observed
 
     def test_a_cross_check_that_fails(self) -> None:
@@ -476,13 +486,13 @@ class TestFaked:
 
     def test_nothing_known_says_nothing(self) -> None:
         facts = nothing_known()
-        assert all(fact.value is None for fact in facts if isinstance(fact, Fact))
-        origins = {fact.evidence.origin for fact in facts if isinstance(fact, Fact)}
+        assert all(fact.value is None for fact in vars(facts).values() if isinstance(fact, Fact))
+        origins = {fact.evidence.origin for fact in vars(facts).values() if isinstance(fact, Fact)}
         assert origins == {Origin.FAKED}
 
     def test_a_cpu_over_nothing(self) -> None:
         facts = fake_cpu(nothing_known(), self.SPR)
-        assert facts.groups == (CpuGroup("GenuineIntel", 6, 143),)
+        assert facts.groups == (CpuGroup(vendor="GenuineIntel", family=6, model=143),)
         assert facts.architecture == "x86"
         assert facts.identity == Evidence("--cpu spr", "GenuineIntel 6/0x8f", Origin.FAKED)
 
@@ -507,16 +517,20 @@ class TestFaked:
     def test_groups_that_become_one_are_counted_together(self) -> None:
         real = read({CPUINFO: cpuinfo(model=143) * 3 + cpuinfo(model=207)})
         facts = fake_cpu(real, FakedCpu("--model", model=173))
-        assert facts.groups == (CpuGroup("GenuineIntel", 6, 173, 8, size=4),)
+        assert facts.groups == (
+            CpuGroup(vendor="GenuineIntel", family=6, model=173, stepping=8, size=4),
+        )
 
     def test_zero_is_laid_over_too(self) -> None:
         real = read({CPUINFO: cpuinfo()})
         facts = fake_cpu(real, FakedCpu("--model", "GenuineIntel", 0, 0, 0))
-        assert facts.groups == (CpuGroup("GenuineIntel", 0, 0, 0, size=1),)
+        assert facts.groups == (
+            CpuGroup(vendor="GenuineIntel", family=0, model=0, stepping=0, size=1),
+        )
 
     def test_a_part_over_a_host_that_is_not_identified_stays_a_part(self) -> None:
         facts = fake_cpu(read({}), FakedCpu("--model", model=143))
-        assert facts.groups == (CpuGroup(None, None, 143),)
+        assert facts.groups == (CpuGroup(vendor=None, family=None, model=143),)
 
     def test_a_kernel_takes_the_real_ones_symbols_with_it(self) -> None:
         real = read(WHOLE)
@@ -529,6 +543,8 @@ class TestFaked:
 
     def test_both_in_either_order(self) -> None:
         real = read(WHOLE)
-        assert fake_kernel(fake_cpu(real, self.SPR), "6.17")._replace(log_kexec=real.log_kexec) == (
-            fake_cpu(fake_kernel(real, "6.17"), self.SPR)._replace(log_kexec=real.log_kexec)
+        one, other = (
+            fake_kernel(fake_cpu(real, self.SPR), "6.17"),
+            fake_cpu(fake_kernel(real, "6.17"), self.SPR),
         )
+        assert replace(one, log_kexec=real.log_kexec) == replace(other, log_kexec=real.log_kexec)

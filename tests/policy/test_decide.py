@@ -732,9 +732,9 @@ def test_a_faked_kernel_has_brought_nothing_up() -> None:
 
 
 def test_py_cpuinfo_that_sees_an_affected_cpu_is_believed() -> None:
-    seen = CpuGroup(INTEL, 6, 0x8F, 8)
+    seen = CpuGroup(vendor=INTEL, family=6, model=0x8F, stepping=8)
     evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
-    facts = host(cpuinfo(model=0xAD))._replace(witnesses=(Fact(seen, evidence),))
+    facts = replace(host(cpuinfo(model=0xAD)), witnesses=(Fact(seen, evidence),))
 
     decision = decide(facts)
 
@@ -744,9 +744,9 @@ def test_py_cpuinfo_that_sees_an_affected_cpu_is_believed() -> None:
 
 
 def test_py_cpuinfo_that_drops_a_zero_model_does_not_disagree() -> None:
-    seen = CpuGroup(INTEL, 6, None, None)
+    seen = CpuGroup(vendor=INTEL, family=6, model=None, stepping=None)
     evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
-    facts = host(cpuinfo(model=0xAD))._replace(witnesses=(Fact(seen, evidence),))
+    facts = replace(host(cpuinfo(model=0xAD)), witnesses=(Fact(seen, evidence),))
 
     assert decide(facts).verdict is NOT_REQUIRED
 
@@ -778,7 +778,7 @@ _symbols = st.none() | st.lists(
 def _facts(draw: st.DrawFn) -> HostFacts:
     blank = nothing_known()
     values = {
-        name: getattr(blank, name)._replace(value=draw(_tristate))
+        name: replace(getattr(blank, name), value=draw(_tristate))
         for name in (
             "hypervisor",
             "tdx_guest",
@@ -794,7 +794,8 @@ def _facts(draw: st.DrawFn) -> HostFacts:
         )
     }
     release = draw(st.none() | st.sampled_from(["6.12", "6.17", "6.18.2", "7.2", "8.0", "6.8-x"]))
-    return blank._replace(
+    return replace(
+        blank,
         groups=draw(_groups),
         architecture=draw(st.sampled_from([None, "x86", "arm"])),
         release=blank.release._replace(value=release),
@@ -830,6 +831,6 @@ def test_safe_to_skip_is_said_only_when_every_processor_is_known_not_to_need_it(
 @given(_facts(), st.permutations([0, 1, 2]))
 def test_the_order_of_processors_does_not_matter(facts: HostFacts, order: list[int]) -> None:
     shuffled = tuple(facts.groups[n] for n in order if n < len(facts.groups))
-    one, other = decide(facts), decide(facts._replace(groups=shuffled))
+    one, other = decide(facts), decide(replace(facts, groups=shuffled))
 
     assert (one.verdict, one.rule, one.posture) == (other.verdict, other.rule, other.posture)

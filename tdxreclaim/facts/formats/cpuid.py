@@ -77,7 +77,7 @@ def parse_cpuid(text: str) -> CpuReading:
             feature_leaf_seen = False
         elif row.leaf == 1:
             signature = decode_signature(eax)
-            groups[CpuGroup(vendor, *signature)] += 1
+            groups[CpuGroup(vendor=vendor, **signature._asdict())] += 1
             # The next CPU has a vendor of its own, or none that is known.
             vendor = None
             hypervisor.append(bool(ecx & _BIT_HYPERVISOR))
@@ -90,8 +90,8 @@ def parse_cpuid(text: str) -> CpuReading:
     if not has_movdir64b and len(movdir64b) < len(hypervisor):
         has_movdir64b = None  # not told of every CPU
     return CpuReading(
-        "x86",
-        count_groups(groups),
+        architecture="x86",
+        groups=count_groups(groups),
         # CPUs that disagree are no guest for sure.
         hypervisor=hypervisor[0] if len(set(hypervisor)) == 1 else None,
         movdir64b=has_movdir64b,

@@ -141,7 +141,7 @@ def parse_cpuinfo(text: str) -> CpuReading:
     if any("vendor_id" in values for values in parsed):
         other = "s390"
     if other:
-        return CpuReading(other, (), notes=tuple(notes))
+        return CpuReading(architecture=other, notes=tuple(notes))
     if not any(key in values for values in parsed for key in _X86_KEYS):
         raise MalformedInputError("/proc/cpuinfo", "no processor is described in it")
     return _census(parsed, notes, cut)
@@ -186,8 +186,8 @@ def _census(parsed: list[dict[str, str]], notes: list[str], cut: str | None) -> 
     if vague:
         notes.append(f"{vague} of {len(parsed)} processors lack a vendor, family or model")
     return CpuReading(
-        "x86",
-        count_groups(groups),
+        architecture="x86",
+        groups=count_groups(groups),
         flags=_words(parsed, "flags", cut),
         bugs=_words(parsed, "bugs", cut),
         notes=tuple(notes),

@@ -15,6 +15,7 @@ from tdxreclaim.facts.cpu import (
     Words,
     parse_number,
 )
+from tdxreclaim.tables.cpus import INTEL
 
 _WHAT = "lscpu output"
 
@@ -124,22 +125,22 @@ def _reading(fields: list[_Field]) -> CpuReading:
 
     architecture = first.get("Architecture")
     vendor = first.get("Vendor ID") or None
-    if architecture and architecture not in _X86 and vendor != "GenuineIntel":
-        return CpuReading(architecture, ())
+    if architecture and architecture not in _X86 and vendor != INTEL:
+        return CpuReading(architecture=architecture)
     contradicts = architecture in _PLAINLY_OTHER
     groups = tuple(
         CpuGroup(
-            None if contradicts else section.get("Vendor ID") or vendor,
-            parse_number(section.get("CPU family"), FAMILY_MAX),
-            parse_number(section.get("Model"), MODEL_MAX),
-            parse_number(section.get("Stepping"), STEPPING_MAX),
+            vendor=None if contradicts else section.get("Vendor ID") or vendor,
+            family=parse_number(section.get("CPU family"), FAMILY_MAX),
+            model=parse_number(section.get("Model"), MODEL_MAX),
+            stepping=parse_number(section.get("Stepping"), STEPPING_MAX),
         )
         for section in sections
     )
     if vendor is None and not any(group.family is not None for group in groups):
         raise MalformedInputError(_WHAT, "no processor is described in it")
     if len(groups) == 1:
-        groups = (groups[0]._replace(size=parse_number(first.get("CPU(s)"), _MOST_CPUS)),)
+        groups = (groups[0].sized(parse_number(first.get("CPU(s)"), _MOST_CPUS)),)
     flags = NO_WORDS
     if "Flags" in first:
         # lscpu prints caches and vulnerabilities after the flags.  Flags that
@@ -152,8 +153,8 @@ def _reading(fields: list[_Field]) -> CpuReading:
     if contradicts:
         notes.append(f"architecture {architecture} and vendor {vendor} contradict each other")
     return CpuReading(
-        "x86",
-        groups,
+        architecture="x86",
+        groups=groups,
         flags=flags,
         hypervisor=True if first.get("Hypervisor vendor") else None,
         notes=tuple(notes),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX, CpuGroup, decode_signature
+from tdxreclaim.tables.cpus import BRANDS, INTEL
 
 _MESSAGES = re.compile(
     r"Linux version (?P<release>[0-9]\S*)(?=\s)"
@@ -183,7 +184,9 @@ class Bringup:
     def _told(self, line: LogLine, match: re.Match[str]) -> None:
         if match["maker"] == _INTELS_NUMBER:
             family, model, stepping = decode_signature(int(match["signature"], 16))
-            self._set(told=(line, CpuGroup("GenuineIntel", family, model, stepping)))
+            self._set(
+                told=(line, CpuGroup(vendor=INTEL, family=family, model=model, stepping=stepping))
+            )
 
     def _take_release(self, number: int, message: str) -> None:
         options = _OPTIONS.match(message)
@@ -216,10 +219,10 @@ def _group(match: re.Match[str]) -> CpuGroup:
         return value if value is not None and value <= largest else None
 
     return CpuGroup(
-        vendor_of_brand(match["brand"]),
-        number("family", FAMILY_MAX),
-        number("model", MODEL_MAX),
-        number("stepping", STEPPING_MAX),
+        vendor=vendor_of_brand(match["brand"]),
+        family=number("family", FAMILY_MAX),
+        model=number("model", MODEL_MAX),
+        stepping=number("stepping", STEPPING_MAX),
     )
 
 
@@ -230,8 +233,5 @@ def vendor_of_brand(brand: str) -> str | None:
     ``Intel(R)``, in capitals on Emerald Rapids.
     """
     words = set(re.findall(r"[a-z]+", brand.lower()))
-    owners = [vendor for word, vendor in _BRANDS.items() if word in words]
+    owners = [vendor for word, vendor in BRANDS.items() if word in words]
     return owners[0] if len(owners) == 1 else None
-
-
-_BRANDS = {"intel": "GenuineIntel", "amd": "AuthenticAMD", "hygon": "HygonGenuine"}

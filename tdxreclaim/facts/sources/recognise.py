@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
-from tdxreclaim.facts import host
+from tdxreclaim.facts import places
 from tdxreclaim.facts.formats import cpuid, cpuinfo, lscpu
 from tdxreclaim.facts.logs import whole as klog
 from tdxreclaim.facts.sources import archive, tar, unpack
@@ -32,11 +32,11 @@ class CaptureFormat(StrEnum):
 
 # Where a single text stands in the tree of a host.
 PLACE = {
-    CaptureFormat.CPUINFO: host.CPUINFO,
-    CaptureFormat.LSCPU: host.LSCPU,
-    CaptureFormat.LSCPU_JSON: host.LSCPU_JSON,
-    CaptureFormat.CPUID: host.CPUID,
-    CaptureFormat.KERNEL_LOG: host.KERNEL_LOGS[0],
+    CaptureFormat.CPUINFO: places.CPUINFO,
+    CaptureFormat.LSCPU: places.LSCPU,
+    CaptureFormat.LSCPU_JSON: places.LSCPU_JSON,
+    CaptureFormat.CPUID: places.CPUID,
+    CaptureFormat.KERNEL_LOG: places.KERNEL_LOGS[0],
 }
 
 
@@ -82,14 +82,14 @@ def open_capture(
     if is_directory(path):
         if form not in (None, CaptureFormat.TREE):
             raise MalformedInputError(name, f"a directory, not {form}")
-        return Capture(open_tree(path, host.WANTED), CaptureFormat.TREE)
+        return Capture(open_tree(path, places.WANTED), CaptureFormat.TREE)
     if form is CaptureFormat.TREE:
         raise MalformedInputError(name, "not a directory")
 
     file = open_captured(path)
     with contextlib.ExitStack() as stack:
         stack.callback(file.close)
-        capture = _open_file(file, name, form, host.WANTED | also)
+        capture = _open_file(file, name, form, places.WANTED | also)
         if capture.format is CaptureFormat.TAR:
             # It is read as it is asked, and closes the file in the end.
             stack.pop_all()

@@ -91,15 +91,17 @@ def test_every_cpu_is_counted(form: Form, sub: bool) -> None:
     text = form(cpu(0x806F8), cpu(0xC06F2), cpu(0x806F8), sub=sub)
     assert looks_like_cpuid(text)
     assert parse_cpuid(text).groups == (
-        CpuGroup("GenuineIntel", 6, 0x8F, 8, size=2),
-        CpuGroup("GenuineIntel", 6, 0xCF, 2, size=1),
+        CpuGroup(vendor="GenuineIntel", family=6, model=0x8F, stepping=8, size=2),
+        CpuGroup(vendor="GenuineIntel", family=6, model=0xCF, stepping=2, size=1),
     )
 
 
 @both
 def test_stepping_0_and_another_vendor(form: Form, sub: bool) -> None:
     reading = parse_cpuid(form(cpu(0x00A00F10, vendor=AMD), sub=sub))
-    assert reading.groups == (CpuGroup("AuthenticAMD", 25, 1, 0, size=1),)
+    assert reading.groups == (
+        CpuGroup(vendor="AuthenticAMD", family=25, model=1, stepping=0, size=1),
+    )
 
 
 @both
@@ -145,11 +147,13 @@ def test_a_cpu_whose_features_are_not_told_makes_no_a_dont_know() -> None:
 
 def test_a_cpu_without_leaf_0_does_not_take_its_neighbours_vendor() -> None:
     reading = parse_cpuid(raw(cpu(0x806F8), cpu(0xC06F2)[1:]))
-    assert CpuGroup(None, 6, 0xCF, 2, size=1) in reading.groups
+    assert CpuGroup(vendor=None, family=6, model=0xCF, stepping=2, size=1) in reading.groups
 
 
 def test_one_leaf_alone_has_no_vendor() -> None:
-    assert parse_cpuid(raw(cpu(0x806F8)[1:2])).groups == (CpuGroup(None, 6, 0x8F, 8, size=1),)
+    assert parse_cpuid(raw(cpu(0x806F8)[1:2])).groups == (
+        CpuGroup(vendor=None, family=6, model=0x8F, stepping=8, size=1),
+    )
 
 
 @pytest.mark.parametrize("text", ["", "CPU 0:\n", raw(cpu(0x806F8)[:1]), listed(cpu(0x806F8)[:1])])

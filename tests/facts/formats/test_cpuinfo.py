@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.formats.cpuinfo import looks_like_cpuinfo, parse_cpuinfo
-from tdxreclaim.facts.host import describe
+from tdxreclaim.facts.identity import describe
 
 if TYPE_CHECKING:
     import random
@@ -43,8 +44,10 @@ def block(number: int = 0, /, **changed: str | None) -> str:
 
 
 def group(model: int | None = 143, size: int = 1, /, **changed: object) -> CpuGroup:
-    whole = CpuGroup("GenuineIntel", 6, model, 8, 0x2B000181, size)
-    return whole._replace(**changed)  # type: ignore[arg-type]
+    whole = CpuGroup(
+        vendor="GenuineIntel", family=6, model=model, stepping=8, microcode=0x2B000181, size=size
+    )
+    return replace(whole, **changed)  # type: ignore[arg-type]
 
 
 def test_one_processor() -> None:
@@ -73,7 +76,9 @@ def test_microcode_that_differs_makes_a_group() -> None:
 
 def test_zero_is_a_value() -> None:
     text = block(**{"cpu family": "0"}, model="0", stepping="0", microcode="0x0")
-    assert parse_cpuinfo(text).groups == (CpuGroup("GenuineIntel", 0, 0, 0, 0, 1),)
+    assert parse_cpuinfo(text).groups == (
+        CpuGroup(vendor="GenuineIntel", family=0, model=0, stepping=0, microcode=0, size=1),
+    )
 
 
 @pytest.mark.parametrize("newline", ["\r\n", "\r"])
@@ -178,7 +183,9 @@ def test_processors_that_lost_the_blank_lines_between_them() -> None:
 
 def test_grepped_lines() -> None:
     text = "vendor_id : GenuineIntel\ncpu family : 6\nmodel : 143\n" * 3
-    assert parse_cpuinfo(text).groups == (CpuGroup("GenuineIntel", 6, 143, size=3),)
+    assert parse_cpuinfo(text).groups == (
+        CpuGroup(vendor="GenuineIntel", family=6, model=143, size=3),
+    )
 
 
 @pytest.mark.parametrize("order", [0, 1])

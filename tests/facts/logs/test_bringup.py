@@ -70,7 +70,7 @@ def test_what_the_kernel_wrote_counts_under_every_stamp(prefix: str) -> None:
     assert reading.release == (1, "6.18.2")
     assert reading.enabled == (2, ENABLED)
     assert reading.cpu == (3, CPU0)
-    assert reading.group == CpuGroup("GenuineIntel", 6, 0x8F, 8)
+    assert reading.group == CpuGroup(vendor="GenuineIntel", family=6, model=0x8F, stepping=8)
     assert reading.ready == (4, READY)
     assert reading.kexec == (5, KEXEC)
 
@@ -97,7 +97,7 @@ def test_of_two_boots_the_last_counts() -> None:
     reading = parse_kernel_log(first + second)
     assert reading.boots == 2
     assert reading.release == (5, "6.17.0-1")
-    assert reading.group == CpuGroup("AuthenticAMD", 25, 17, 0)
+    assert reading.group == CpuGroup(vendor="AuthenticAMD", family=25, model=17, stepping=0)
     assert (reading.enabled, reading.ready) == (None, None)
 
 
@@ -161,7 +161,9 @@ def test_numbers_out_of_range_are_unknown(
     numbers: str, group: tuple[int | None, int | None, int | None]
 ) -> None:
     reading = parse_kernel_log(f"smpboot: CPU0: Intel(R) Xeon(R) ({numbers})\n")
-    assert reading.group == CpuGroup("GenuineIntel", *group)
+    assert reading.group == CpuGroup(
+        vendor="GenuineIntel", family=group[0], model=group[1], stepping=group[2]
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
 from tdxreclaim.facts.evidence import Origin
-from tdxreclaim.facts.host import CPUID, CPUINFO, KERNEL_LOGS, LSCPU, LSCPU_JSON, WANTED, read_host
+from tdxreclaim.facts.host import read_host
+from tdxreclaim.facts.places import CPUID, CPUINFO, KERNEL_LOGS, LSCPU, LSCPU_JSON, WANTED
 from tdxreclaim.facts.sources.archive import Archive
 from tdxreclaim.facts.sources.base import TEXT_LIMIT_BYTES
 from tdxreclaim.facts.sources.recognise import CaptureFormat, open_capture, recognise

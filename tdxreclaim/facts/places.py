@@ -1,0 +1,32 @@
+"""Where each thing that is known of a host stands in its tree."""
+
+from __future__ import annotations
+
+CPUINFO = "proc/cpuinfo"
+LSCPU = "sos_commands/processor/lscpu"
+LSCPU_JSON = "lscpu.json"
+CPUID = "sos_commands/processor/cpuid_-r"
+KERNEL_LOGS = ("sos_commands/kernel/dmesg", "sos_commands/kernel/dmesg_-T", "var/log/dmesg")
+RELEASES = ("proc/sys/kernel/osrelease", "proc/version", "sos_commands/kernel/uname_-a")
+KALLSYMS = "proc/kallsyms"
+KVM_PARAMETER = "sys/module/kvm_intel/parameters/tdx"
+MISC_CAPACITY = "sys/fs/cgroup/misc.capacity"
+MODULE_VERSION = "sys/devices/faux/tdx_host/version"
+CONFIG = "boot/config-{release}"
+
+
+# Every file of a captured host that is ever looked at (and CONFIG).
+WANTED = frozenset(
+    (
+        CPUINFO,
+        LSCPU,
+        LSCPU_JSON,
+        CPUID,
+        *KERNEL_LOGS,
+        *RELEASES,
+        KALLSYMS,
+        KVM_PARAMETER,
+        MISC_CAPACITY,
+        MODULE_VERSION,
+    )
+)

@@ -1,0 +1,155 @@
+"""Reads one source, turning what is not there or cannot be read into evidence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from tdxreclaim.errors import HostReadError
+from tdxreclaim.facts import places
+from tdxreclaim.facts.evidence import (
+    ABSENT,
+    NOT_NEEDED,
+    Evidence,
+    Fact,
+    Origin,
+    not_readable,
+    printable,
+)
+from tdxreclaim.facts.kernel import parse_config, parse_release
+from tdxreclaim.facts.sources.base import KERNEL_LOG
+from tdxreclaim.facts.sources.live import kernel_release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tdxreclaim.facts.logs.bringup import LogLine, LogReading
+    from tdxreclaim.facts.sources.base import Source
+
+T = TypeVar("T")
+
+
+class Reader:
+    """What stands in a source, as facts; the kernel log is read once.
+
+    Of what is not ``wanted`` nothing is read but the release.
+    """
+
+    def __init__(self, source: Source, log: tuple[str, LogReading] | None = None) -> None:
+        self.source = source
+        self.wanted = True
+        self.log_path = KERNEL_LOG if self.is_live else places.KERNEL_LOGS[0]
+        self._log: LogReading | None = None
+        self._log_label: str | None = None
+        self._log_evidence: Evidence | None = None
+        if log is not None:
+            self._log_label, self._log = log
+            self._log_evidence = Evidence(self._log_label, "", source.origin)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is this host that is read."""
+        return self.source.origin is Origin.LIVE
+
+    def evidence(self, path: str, observed: str) -> Evidence:
+        """Return what was *observed* at *path*."""
+        return Evidence(self.source.label(path), printable(observed), self.source.origin)
+
+    def unread(self, path: str) -> Fact[T]:
+        """Return the fact that *path* was not looked at."""
+        return Fact(None, self.evidence(path, NOT_NEEDED))
+
+    def text(self, path: str) -> tuple[str | None, Evidence]:
+        """Return the text of an optional file, ``None`` with the reason if there is none."""
+        try:
+            text = self.source.read(path)
+        except HostReadError as error:
+            return None, self.evidence(path, not_readable(error.why))
+        return text, self.evidence(path, ABSENT if text is None else "")
+
+    def fact(self, path: str, parse: Callable[[str], T | None]) -> Fact[T]:
+        """Return what *parse* makes of the text at *path*."""
+        if not self.wanted:
+            return self.unread(path)
+        text, evidence = self.text(path)
+        if text is None:
+            return Fact(None, evidence)
+        value = parse(text)
+        if value is None:
+            return Fact(None, self.evidence(path, f"not understood: {text[:60]!r}"))
+        return Fact(value, self.evidence(path, _observed(value, text)))
+
+    def release(self) -> Fact[str]:
+        """Return the kernel release: from a file, this host's uname, or the kernel log."""
+        unreadable: Evidence | None = None
+        for path in places.RELEASES:
+            text, evidence = self.text(path)
+            release = None if text is None else parse_release(path, text)
+            if release is not None:
+                return Fact(printable(release), self.evidence(path, release))
+            if evidence.observed not in ("", ABSENT):
+                unreadable = unreadable or evidence
+        if self.is_live:
+            release = kernel_release()
+            return Fact(release, Evidence("uname", release or ABSENT, Origin.LIVE))
+        if self._log is not None and self._log.release:
+            line = self._log.release
+            return Fact(printable(line.text), self.log_line(line))
+        return Fact(None, unreadable or self.evidence(places.RELEASES[0], ABSENT))
+
+    def config(self, release: str | None) -> Fact[bool]:
+        """Return whether the configuration of *release* has CONFIG_INTEL_TDX_HOST."""
+        if not self.wanted or release is None or "/" in release:
+            return self.unread(places.CONFIG.format(release="*"))
+        return self.fact(places.CONFIG.format(release=release), parse_config)
+
+    def log(self) -> LogReading:
+        """Return the kernel log's reading, an empty one where there is no log."""
+        if self._log is None:
+            from tdxreclaim.facts.logs.bringup import LogReading
+            from tdxreclaim.facts.logs.whole import parse_kernel_log
+
+            self._log = LogReading()
+            if not self.wanted:
+                self._log_evidence = self.evidence(self.log_path, NOT_NEEDED)
+                return self._log
+            for path in (KERNEL_LOG,) if self.is_live else places.KERNEL_LOGS:
+                text, evidence = self.text(path)
+                # One that cannot be read tells more than the next one's absence.
+                last = self._log_evidence
+                if text is not None or last is None or last.observed == ABSENT:
+                    self.log_path, self._log_evidence = path, evidence
+                if text is not None:
+                    self._log = parse_kernel_log(text, name=evidence.path)
+                    break
+        return self._log
+
+    def log_fact(self, *, yes: LogLine | None, no: LogLine | None = None) -> Fact[bool]:
+        """Return what the log says, its later line being the state; of none, why there is none."""
+        latest = max((line for line in (yes, no) if line), default=None)
+        if latest is not None:
+            return Fact(latest is yes, self.log_line(latest))
+        evidence = self._log_evidence or self.evidence(self.log_path, ABSENT)
+        if not evidence.observed:
+            boots = self.log().boots
+            evidence = evidence._replace(observed=f"no such line (boots in it: {boots})")
+        return Fact(None, evidence)
+
+    def log_line(self, line: LogLine) -> Evidence:
+        """Return a line of the log as evidence."""
+        label = self._log_label or self.source.label(self.log_path)
+        return Evidence(f"{label}:{line.number}", printable(line.text), self.source.origin)
+
+
+def _observed(value: object, text: str) -> str:
+    """Return what evidence shows of an optional file that was understood."""
+    match value:
+        case bool() if "CONFIG_" in text:
+            return "CONFIG_INTEL_TDX_HOST=y" if value else "CONFIG_INTEL_TDX_HOST is not set"
+        case tuple():
+            return ", ".join(map(str, value)) or "no TDX reclaim function"
+        case 0:
+            return "no tdx line"
+        case int() if not isinstance(value, bool):
+            return f"tdx {value}"
+        case _:
+            return text.strip()
