@@ -32,6 +32,7 @@ class ExitStatus(IntEnum):
     REQUIRED = 10
     UNDETERMINED = 11
     NOT_APPLICABLE = 12
+    NOT_READ = 13
     FINDINGS = 20
     INTERRUPTED = 130
     CLOSED_PIPE = 141
@@ -57,6 +58,7 @@ _MEANINGS = {
     ExitStatus.REQUIRED: "clearing is required",
     ExitStatus.UNDETERMINED: "undetermined: treat as required",
     ExitStatus.NOT_APPLICABLE: "not applicable: this is not a TDX host",
+    ExitStatus.NOT_READ: "not read: nothing of a log or capture was understood; never a clean bill",
     ExitStatus.FINDINGS: "triage found something to act on, or an emulated shutdown ends badly, or a watched one is stuck",
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",
@@ -100,6 +102,13 @@ class MalformedInputError(TdxReclaimError):
     """It was read and is not what it should be."""
 
     kind = "malformed"
+
+
+class NotReadError(TdxReclaimError):
+    """It could be opened, and nothing of it was understood: no answer, good or bad."""
+
+    kind = "not-read"
+    exit_status = ExitStatus.NOT_READ
 
 
 class UsageError(TdxReclaimError):

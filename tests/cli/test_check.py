@@ -180,6 +180,7 @@ def test_statuses_of_the_contract() -> None:
         "REQUIRED": 10,
         "UNDETERMINED": 11,
         "NOT_APPLICABLE": 12,
+        "NOT_READ": 13,
         "FINDINGS": 20,
         "INTERRUPTED": 130,
         "CLOSED_PIPE": 141,

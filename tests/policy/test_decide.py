@@ -756,9 +756,9 @@ _tristate = st.sampled_from([None, False, True])
 _groups = st.lists(
     st.builds(
         CpuGroup,
-        st.sampled_from([None, INTEL, AMD, "GenuineIntei"]),
-        st.sampled_from([None, 6, 19]),
-        st.sampled_from([None, 0, 1, 0x6A, 0x8F, 0xAD, 0xCF]),
+        vendor=st.sampled_from([None, INTEL, AMD, "GenuineIntei"]),
+        family=st.sampled_from([None, 6, 19]),
+        model=st.sampled_from([None, 0, 1, 0x6A, 0x8F, 0xAD, 0xCF]),
         size=st.just(1),
     ),
     max_size=3,
@@ -778,7 +778,7 @@ _symbols = st.none() | st.lists(
 def _facts(draw: st.DrawFn) -> HostFacts:
     blank = nothing_known()
     values = {
-        name: replace(getattr(blank, name), value=draw(_tristate))
+        name: getattr(blank, name)._replace(value=draw(_tristate))
         for name in (
             "hypervisor",
             "tdx_guest",
