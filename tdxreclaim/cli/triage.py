@@ -92,7 +92,8 @@ def _triage(
     from tdxreclaim.facts.ticket import TicketReader
     from tdxreclaim.policy.decide import decide
     from tdxreclaim.report.triage.summary import Triage, time_finding
-    from tdxreclaim.triage.judge import Collector, judge_host, judge_logs, overflow, worst_first
+    from tdxreclaim.triage.collect import Collector, overflow
+    from tdxreclaim.triage.judge import judge, worst_first
 
     collectors: dict[str, Collector] = {}
 
@@ -105,8 +106,7 @@ def _triage(
         ticket = reader.read(paths)
     decision = decide(ticket.facts)
     answer = ask(decision) if ask else None
-    findings = judge_logs(collectors, ticket.logs, decision)
-    findings += judge_host(ticket.facts, decision, findings)
+    findings = judge(ticket.facts, collectors, ticket.logs, decision)
     if answer is not None:
         findings += (time_finding(answer),)
     return Triage(

@@ -10,6 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from tdxreclaim.tables.findings import CATALOGUE
+from tdxreclaim.tables.findings.notes import NOTES
 
 
 class _Start(NamedTuple):
@@ -36,10 +37,10 @@ def beginnings_of(pattern: str) -> tuple[str, ...]:
 
 @cache
 def beginnings() -> tuple[str, ...]:
-    """Return what a message begins with that any row of the catalogue can match, sorted."""
-    return _shortest(
-        {text for kind in CATALOGUE if kind.pattern for text in beginnings_of(kind.pattern)}
-    )
+    """Return what a message begins with that any finding or note can match, sorted."""
+    patterns = [kind.pattern for kind in CATALOGUE if kind.pattern]
+    patterns += [note.pattern for note in NOTES]
+    return _shortest({text for pattern in patterns for text in beginnings_of(pattern)})
 
 
 def _shortest(texts: set[str]) -> tuple[str, ...]:

@@ -1,23 +1,30 @@
-"""Log lines and facts in, findings out, worst first.
-
-A `Collector` takes the kernel's lines as they come by and keeps counts and a
-few samples, never the lines themselves: a log may be larger than memory.
-"""
+"""Log lines and facts in, findings out, worst first."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from tdxreclaim.facts.evidence import ABSENT, Evidence, Origin, printable
+from tdxreclaim.facts.evidence import ABSENT, Evidence
 from tdxreclaim.policy.model import Decision, HostState, Posture, Silicon, Verdict
-from tdxreclaim.tables.findings import CATALOGUE, host, stuck
-from tdxreclaim.tables.findings.bringup import BIOS_ON_NO_MODULE, TDX_ON_IN_BIOS
-from tdxreclaim.tables.findings.kind import Kind, Severity
-from tdxreclaim.tables.findings.machine_checks import MACHINE_CHECK
-from tdxreclaim.tables.findings.teardown import KEXEC_REFUSED
-from tdxreclaim.tables.kernels import Clearing, Kexec
-from tdxreclaim.triage.match import match_event
+from tdxreclaim.tables.findings import CATALOGUE, bringup, host, machine_checks, stuck, teardown
+from tdxreclaim.tables.findings.kind import Cause, Kind, Severity
+from tdxreclaim.tables.kernels import (
+    KERNELS,
+    Clearing,
+    FailedPage,
+    Kexec,
+    Version,
+    find_kernel,
+    release_series,
+    upstream_version,
+)
+from tdxreclaim.tables.seamcalls import Status
+from tdxreclaim.triage.causes import group, link
+from tdxreclaim.triage.collect import MOST_PLACES, Collector, Key, Place, Tally
+from tdxreclaim.triage.erratum import weigh
+from tdxreclaim.triage.finding import Finding, comes_before
 from tdxreclaim.triage.stacks import names_tdx
 from tdxreclaim.triage.timeline import join_logs
 
@@ -25,143 +32,36 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from tdxreclaim.facts.host import HostFacts
-    from tdxreclaim.facts.logs.line import Stamp
-    from tdxreclaim.facts.logs.stack import LogEvent, Stack
+    from tdxreclaim.facts.logs.stack import Stack
     from tdxreclaim.facts.logs.voice import ScannedLog
-
-_MOST_PLACES = 3
-
-
-# Different HKIDs, tasks, functions: so many of one kind in one boot are told apart.
-_MOST_ALIKE = 20
-
-
-_MOST_TALLIES = 5000
-
-
-_LONGEST_TEXT = 300
-
-
-_OTHERS = "others"
-
-
-class Place(NamedTuple):
-    """Where something was found.  ``line`` is ``None`` for what is not a line."""
-
-    path: str
-    line: int | None
-    stamp: str
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One finding.  ``boot`` says which of a log's boots; empty if it is no log's.
+class _Boot:
+    """A boot, by how many came after it, and what is known of it."""
 
-    ``first`` and ``last`` are stamps as they stand in the log, empty if it
-    has none.  ``also`` names other logs that have it; ``age`` is how many boots
-    before the last one it was.
-    """
+    age: int
+    boots: int
+    release: str | None
+    whole: bool
+    options: tuple[str, ...]
 
-    kind: Kind
-    severity: Severity
-    sentence: str
-    boot: str = ""
-    times: int = 1
-    first: str = ""
-    last: str = ""
-    places: tuple[Place, ...] = ()
-    also: tuple[str, ...] = ()
-    details: tuple[str, ...] = ()
-    age: int = 0
-
-
-class _Tally:
-    """How often something was found in one boot of one log."""
-
-    def __init__(self, values: Mapping[str, str], path: str, event: LogEvent) -> None:
-        self.values = values
-        self.path = path
-        self.count = 0
-        self.first = self.last = show_stamp(event.stamp)
-        self.places: list[Place] = []
-        self.stack = event.stack
-
-    def add(self, event: LogEvent) -> None:
-        self.count += 1
-        stamp = show_stamp(event.stamp)
-        self.last = stamp or self.last
-        if len(self.places) < _MOST_PLACES:
-            text = printable(event.text[:_LONGEST_TEXT])
-            self.places.append(Place(self.path, event.number, stamp, text))
-
-
-class _Key(NamedTuple):
-    kind: Kind
-    values: tuple[tuple[str, str], ...]
-    boot: int
-
-
-def show_stamp(stamp: Stamp) -> str:
-    """Return when, as the log says it: the wall clock, else seconds since boot."""
-    if stamp.when:
-        return printable(stamp.when)
-    return "" if stamp.seconds is None else f"[{stamp.seconds:.6f}]"
-
-
-class Collector:
-    """Takes the lines of one log."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._alike: dict[tuple[Kind, int], int] = {}
-        self.tallies: dict[_Key, _Tally] = {}
-        self.dropped = 0
-
-    def add(self, event: LogEvent) -> None:
-        """Match a line against the catalogue and count it."""
-        found = match_event(event)
-        if found is None:
-            return
-        kind, values = found
-        key = _Key(kind, tuple(sorted(values.items())), event.boot)
-        tally = self.tallies.get(key)
-        if tally is None and len(self.tallies) >= _MOST_TALLIES:
-            self.dropped += 1
-            return
-        if tally is None:
-            alike = self._alike.get((kind, event.boot), 0)
-            if alike >= _MOST_ALIKE:
-                values = dict.fromkeys(values, _OTHERS)
-                key = _Key(kind, tuple(sorted(values.items())), event.boot)
-            self._alike[kind, event.boot] = alike + 1
-            tally = self.tallies.setdefault(key, _Tally(values, self._path, event))
-        tally.add(event)
-
-
-def overflow(collectors: Mapping[str, Collector], origin: Origin) -> tuple[Evidence, ...]:
-    """Return which logs have more different findings than are kept."""
-    return tuple(
-        Evidence(
-            path,
-            f"{each.dropped} lines after {_MOST_TALLIES} different findings: not listed",
-            origin,
-        )
-        for path, each in collectors.items()
-        if each.dropped
-    )
+    @property
+    def number(self) -> int:
+        """Return which it is, from 1."""
+        return max(self.boots - self.age, 1)
 
 
 class _Merged:
     """One finding, put together from the logs that have it."""
 
     def __init__(self) -> None:
-        self.tallies: dict[int, list[_Tally]] = {}
+        self.tallies: dict[int, list[Tally]] = {}
 
-    def add(self, timeline: int, tally: _Tally) -> None:
+    def add(self, timeline: int, tally: Tally) -> None:
         self.tallies.setdefault(timeline, []).append(tally)
 
-    def best(self) -> tuple[list[_Tally], list[str]]:
+    def best(self) -> tuple[list[Tally], list[str]]:
         """Return the tallies of the log with most of it, and the other logs' names.
 
         Several logs of one host have the same lines, so counts are not added up.
@@ -172,57 +72,147 @@ class _Merged:
         return self.tallies[most], list(dict.fromkeys(others))
 
 
-def judge_logs(
-    collectors: Mapping[str, Collector], logs: Sequence[ScannedLog], decision: Decision
+def judge(
+    facts: HostFacts,
+    collectors: Mapping[str, Collector],
+    logs: Sequence[ScannedLog],
+    decision: Decision,
 ) -> tuple[Finding, ...]:
-    """Return what the logs' lines come to, in no order."""
+    """Return what the logs and the host's facts come to, worst first: one finding a cause."""
+    merged, boots = _merge(collectors, logs, decision)
+    findings = [_from_lines(key, each, boots[key.boot], decision) for key, each in merged.items()]
+    findings += _module_never_came(findings, boots, decision)
+    findings += judge_host(facts, decision, findings)
+    findings = [
+        _disable_matters(each, findings, decision).advised(boots[0].options) for each in findings
+    ]
+    return worst_first(link(weigh(group(findings), decision)))
+
+
+def _merge(
+    collectors: Mapping[str, Collector], logs: Sequence[ScannedLog], decision: Decision
+) -> tuple[dict[Key, _Merged], dict[int, _Boot]]:
+    """Return the tallies of all logs by what they found in which boot, and the boots, by their age."""
     timelines = join_logs(logs)
-    merged: dict[_Key, _Merged] = {}
-    most_boots = max((len(timeline.boots) for timeline in timelines), default=0)
+    most = max((len(timeline.boots) for timeline in timelines), default=0)
+    merged: dict[Key, _Merged] = {}
+    options: dict[int, tuple[str, ...]] = {}
+    releases: dict[int, str] = {}
+    whole: defaultdict[int, bool] = defaultdict(bool)
     for number, timeline in enumerate(timelines):
+        for age, boot in enumerate(reversed(timeline.boots)):
+            whole[age] |= boot.whole
+            if boot.release:
+                releases.setdefault(age, boot.release)
         for path in timeline.offsets:
+            for boot_number, told in collectors[path].options.items():
+                options.setdefault(timeline.from_end(path, boot_number), told)
             for key, tally in collectors[path].tallies.items():
                 from_end = key._replace(boot=timeline.from_end(path, key.boot))
                 merged.setdefault(from_end, _Merged()).add(number, tally)
-    findings = [
-        replace(
-            _from_tallies(key.kind, each, _boot_label(key.boot, most_boots), decision),
-            age=key.boot,
+    releases.setdefault(0, decision.kernel.release or "")
+    boots = {
+        age: _Boot(
+            age=age,
+            boots=most,
+            release=releases.get(age) or None,
+            whole=whole[age],
+            options=options.get(age, ()),
         )
-        for key, each in merged.items()
-    ]
-    last = {key.kind for key in merged if key.boot == 0}
-    findings += _module_never_came(last, merged, decision, most_boots)
-    return tuple(findings)
+        for age in {0, *(key.boot for key in merged)}
+    }
+    return merged, boots
 
 
-def _from_tallies(kind: Kind, merged: _Merged, boot: str, decision: Decision) -> Finding:
+def _from_lines(key: Key, merged: _Merged, boot: _Boot, decision: Decision) -> Finding:
     tallies, also = merged.best()
-    values = dict(tallies[0].values)
     stack = tallies[0].stack
-    no_tdx = decision.host.state in (HostState.OFF, HostState.GUEST)
-    if kind in stuck.ROWS and no_tdx and stack is not None and not names_tdx(stack):
-        # Without TDX it is another guest's memory, and not a TD's.
-        kind = stuck.STUCK_ELSEWHERE
-    severity = kind.severity
-    if kind is MACHINE_CHECK:
-        affected = decision.silicon.status is Silicon.AFFECTED
-        values["erratum"] = (
-            " on a CPU with tdx_pw_mce, which may be the erratum" if affected else ""
-        )
-        severity = kind.severity if affected else Severity.WARNING
-    return Finding(
-        kind=kind,
-        severity=severity,
-        sentence=kind.sentence.format(**values),
-        boot=boot,
-        times=sum(tally.count for tally in tallies),
-        first=next((tally.first for tally in tallies if tally.first), ""),
-        last=next((tally.last for tally in reversed(tallies) if tally.last), ""),
-        places=tuple(place for tally in tallies for place in tally.places)[:_MOST_PLACES],
+    times = sum(tally.count for tally in tallies)
+    finding = Finding.of(_kind(key, stack, decision), _sentence_values(dict(key.values), times))
+    values = tallies[0].values
+    finding = replace(
+        finding,
+        boot=boot.number,
+        boots=boot.boots,
+        age=boot.age,
+        times=times,
+        first=next((tally.first for tally in tallies), None),
+        last=tallies[-1].last,
+        process=values.get("pid") or values.get("process"),
+        places=tuple(place for tally in tallies for place in tally.places)[:MOST_PLACES],
         also=tuple(also),
-        details=_stack_details(tallies[0].stack),
+        details=(*_stack_details(stack), *_answers(tallies), *_meanings(finding)),
     )
+    if key.kind is bringup.UNKNOWN_TDX_LINES and boot.release:
+        finding = replace(finding, details=(f"kernel {boot.release}",))
+    if values.get("left_over"):
+        finding = replace(
+            finding,
+            cause=None,
+            severity=Severity.WARNING,
+            sentence=f"from before this boot, most likely: {finding.sentence}",
+            meaning="It was found in the banks while the CPUs came up: the machine went down with "
+            "it, or the firmware left it there.",
+        )
+    return _by_kernel(finding, boot)
+
+
+def _kind(key: Key, stack: Stack | None, decision: Decision) -> Kind:
+    no_tdx = decision.host.state in (HostState.OFF, HostState.GUEST)
+    if key.kind in stuck.ROWS and no_tdx and stack is not None and not names_tdx(stack):
+        # Without TDX it is another guest's memory, and not a TD's.
+        return stuck.STUCK_ELSEWHERE
+    return key.kind
+
+
+def _sentence_values(values: dict[str, str], times: int) -> dict[str, str]:
+    return {**values, "count": "a" if times == 1 else f"{times:,}", "plural": "s"[: times > 1]}
+
+
+def _by_kernel(finding: Finding, boot: _Boot) -> Finding:
+    """Return the finding with the advice for what this kernel does with a page that failed."""
+    if finding.cause is not Cause.REMOVAL:
+        return finding
+    advice = {
+        FailedPage.LEAKED: teardown.LEAKED_ADVICE,
+        FailedPage.HANDED_BACK: teardown.HANDED_BACK_ADVICE,
+        None: teardown.EITHER_ADVICE,
+    }[failed_page(boot.release)]
+    return replace(finding, advice=advice)
+
+
+def failed_page(release: str | None) -> FailedPage | None:
+    """Return what a kernel does with a page whose removal failed; ``None`` if that is not known.
+
+    A distribution's kernel of a series that hands pages back is taken to do so;
+    one of an earlier series may have got the change since.
+    """
+    series = release_series(release)
+    row = find_kernel(series) if series else None
+    if row is None:
+        newer = series is not None and series > _LAST
+        return FailedPage.HANDED_BACK if newer else None
+    plain = upstream_version(release or "") is not None
+    return row.failed_page if plain or row.failed_page is FailedPage.HANDED_BACK else None
+
+
+_LAST = KERNELS[-1].last
+
+
+def _meanings(finding: Finding) -> tuple[str, ...]:
+    """Return what the statuses in a finding of the bring-up meant where they were met."""
+    if finding.cause is not Cause.BRING_UP:
+        return ()
+    return tuple(
+        f"{status.name}: {meaning}"
+        for status, meaning in bringup.STATUS_MEANINGS.items()
+        if f"({status.name}" in finding.sentence
+    )
+
+
+def _answers(tallies: Iterable[Tally]) -> tuple[str, ...]:
+    answers = sorted({answer for tally in tallies for answer in tally.answers})
+    return tuple(f"the module's answer (RAX): {answer}" for answer in answers)
 
 
 def _stack_details(stack: Stack | None) -> tuple[str, ...]:
@@ -239,38 +229,64 @@ _TELLING = ("kvm_", "__kvm_", "tdx_", "__tdx_", "tdh_", "tdp_", "vt_", "__mutex"
 _MOST_FUNCTIONS = 8
 
 
-def _boot_label(from_end: int, boots: int) -> str:
-    if boots <= 1:
-        return "the only boot in the log"
-    if from_end == 0:
-        return f"the last of {boots} boots"
-    return f"boot {max(boots - from_end, 1)} of {boots}"
+# The core brings the module up at boot from this release on.
+_CORE_BRINGS_UP = Version(7, 1)
 
 
 def _module_never_came(
-    last: set[Kind],
-    merged: Mapping[_Key, _Merged],
-    decision: Decision,
-    boots: int,
+    findings: Sequence[Finding], boots: Mapping[int, _Boot], decision: Decision
 ) -> list[Finding]:
-    if TDX_ON_IN_BIOS not in last or any(kind.brings_up for kind in last):
+    last = [finding for finding in findings if finding.age == 0]
+    told = next((each for each in last if each.kind is bringup.TDX_ON_IN_BIOS), None)
+    if told is None or any(each.kind.brings_up for each in last):
         return []
     if decision.host.state is HostState.INITIALIZED:
         return []
-    kind = BIOS_ON_NO_MODULE
-    lines = next(
-        each for key, each in merged.items() if key.kind is TDX_ON_IN_BIOS and key.boot == 0
-    )
-    places = tuple(place for tally in lines.best()[0] for place in tally.places)
+    boot = boots[0]
+    finding = Finding.of(bringup.BIOS_ON_NO_MODULE, {"because": _silence(boot)})
     return [
-        Finding(
-            kind=kind,
-            severity=kind.severity,
-            sentence=kind.sentence,
-            boot=_boot_label(0, boots),
-            places=places[:_MOST_PLACES],
+        replace(
+            finding,
+            boot=told.boot,
+            boots=told.boots,
+            first=told.first,
+            last=told.last,
+            places=told.places,
         )
     ]
+
+
+def _silence(boot: _Boot) -> str:
+    series = release_series(boot.release)
+    if series is not None and series >= _CORE_BRINGS_UP:
+        if boot.whole:
+            return f"{boot.release} failed to bring the module up without a word"
+        return f"{boot.release} says nothing of the module (this log lacks the boot's beginning)"
+    if bringup.BIOS_ON_NO_MODULE.option in boot.options:
+        return "the module never came up although kvm_intel.tdx=1 is set"
+    return "the log of that boot says nothing of the TDX module"
+
+
+def _disable_matters(finding: Finding, findings: Sequence[Finding], decision: Decision) -> Finding:
+    """Return a failed TDH.SYS.DISABLE as an error where another kernel meets the poison."""
+    if finding.kind is not teardown.SYS_DISABLE_FAILED:
+        return finding
+    panics = (machine_checks.KERNEL_PANIC, machine_checks.FATAL_MACHINE_CHECK)
+    same = [each for each in findings if each.age == finding.age]
+    into_another = any(
+        (each.kind is teardown.KEXEC_STARTED and comes_before(finding, each))
+        or (each.kind in panics and comes_before(each, finding))
+        for each in same
+    )
+    if decision.silicon.status is Silicon.AFFECTED and into_another:
+        return replace(
+            finding,
+            severity=Severity.ERROR,
+            sentence=f"{finding.sentence}; another kernel took over with poison left in memory",
+        )
+    if Status.TDX_OPERAND_INVALID.name not in finding.sentence:
+        return replace(finding, severity=Severity.WARNING)
+    return finding
 
 
 def judge_host(
@@ -279,31 +295,43 @@ def judge_host(
     """Return what the host's facts come to; *found* is what its logs did."""
     findings: list[Finding] = []
 
-    def add(kind: Kind, because: str, *evidence: Evidence) -> None:
+    def add(kind: Kind, because: str, *evidence: Evidence) -> Finding:
         places = tuple(
-            Place(piece.path, None, "", piece.observed)
+            Place(piece.path, None, None, piece.observed)
             for piece in evidence
             if piece.observed not in ("", ABSENT)
         )
-        sentence = kind.sentence.format(because=because)
-        findings.append(
-            Finding(kind=kind, severity=kind.severity, sentence=sentence, places=places)
-        )
+        findings.append(replace(Finding.of(kind, {"because": because}), places=places))
+        return findings[-1]
 
     identity = facts.identity
     match decision.posture:
         case Posture.CLEARS_NEEDLESSLY:
             add(
-                host.CLEARS_NEEDLESSLY, "", identity, facts.symbols.evidence, facts.release.evidence
+                host.CLEARS_NEEDLESSLY,
+                "",
+                identity,
+                facts.symbols.evidence,
+                facts.release.evidence,
             )
         case Posture.AT_RISK:
             add(host.AT_RISK, "", identity, facts.pw_mce.evidence, facts.symbols.evidence)
         case Posture.IDLE:
-            add(host.TDX_IDLE, decision.posture_because, identity, facts.tdx_host_platform.evidence)
+            add(
+                host.TDX_IDLE,
+                decision.posture_because,
+                identity,
+                facts.tdx_host_platform.evidence,
+            )
         case Posture.NOT_APPLICABLE:
             add(host.NOT_A_TDX_HOST, decision.because, identity)
         case _:
             pass
+    if _flag_is_missing(facts, decision):
+        flag = (facts.tdx_host_platform.evidence, facts.pw_mce.evidence)
+        finding = add(host.ERRATUM_FLAG_MISSING, _clears_all_the_same(decision), identity, *flag)
+        if decision.kernel.clearing is Clearing.ALWAYS:
+            findings[-1] = replace(finding, severity=Severity.WARNING)
     if (
         decision.kernel.clearing is Clearing.UNKNOWN
         and facts.release.value is not None
@@ -312,10 +340,35 @@ def judge_host(
         add(host.KERNEL_UNKNOWN, decision.kernel.because, facts.release.evidence)
     if facts.kvm_parameter.value is False and decision.host.state is HostState.BIOS_ENABLED:
         add(host.KVM_TDX_OFF, "", facts.kvm_parameter.evidence)
-    refused = any(finding.kind is KEXEC_REFUSED for finding in found)
+    refused = any(finding.kind is teardown.KEXEC_REFUSED for finding in found)
     if decision.kernel.kexec is Kexec.REFUSED and not refused:
         add(host.NO_KDUMP, decision.kernel.kexec_because, facts.release.evidence, identity)
     return tuple(findings)
+
+
+def _flag_is_missing(facts: HostFacts, decision: Decision) -> bool:
+    """Whether an affected CPU has TDX on and the kernel did not say so in bugs.
+
+    A posture of at-risk is a finding of its own, which says it.
+    """
+    return (
+        decision.silicon.status is Silicon.AFFECTED
+        and bool(facts.tdx_host_platform.value)
+        and facts.pw_mce.value is False
+        and decision.posture is not Posture.AT_RISK
+    )
+
+
+def _clears_all_the_same(decision: Decision) -> str:
+    match decision.kernel.clearing:
+        case Clearing.ALWAYS:
+            return "this kernel clears all the same"
+        case Clearing.ON_ERRATUM:
+            return "this kernel clears on that flag, so it does not clear"
+        case Clearing.NO_TDX_HOST:
+            return "and this kernel is not known to run TDs"
+        case _:
+            return "a kernel that clears on that flag would not clear"
 
 
 _SEVERITIES = tuple(Severity)

@@ -11,7 +11,10 @@ from tdxreclaim.tables.beginnings import beginnings_of
 from tdxreclaim.tables.findings import CATALOGUE
 from tdxreclaim.tables.findings.bringup import TDX_ON_IN_BIOS
 from tdxreclaim.tables.findings.kind import Kind, Part
-from tdxreclaim.tables.seamcalls import Leaf, find_leaf, name_leaf, name_status
+from tdxreclaim.tables.findings.machine_checks import MACHINE_CHECK
+from tdxreclaim.tables.findings.notes import NOTES, Note
+from tdxreclaim.tables.seamcalls import Leaf, Status, find_leaf, find_status, name_leaf, name_status
+from tdxreclaim.triage.machinecheck import Record, decode
 from tdxreclaim.triage.stacks import attribute, is_teardown
 
 if TYPE_CHECKING:
@@ -60,10 +63,17 @@ def match_message(text: str) -> Match | None:
 
 def matches(text: str) -> list[Match]:
     """Return all rows that a kernel message matches: one at most, for all that is known."""
+    if find_note(text):
+        return []
+    return next(filter(None, (_matches(text, turn) for turn in range(3))), [])
+
+
+def _matches(text: str, turn: int) -> list[Match]:
     return [
         Match(each.kind, _values(each.kind, match))
         for each in _matchers()
-        if text.startswith(each.begins)
+        if each.kind.turn == turn
+        and text.startswith(each.begins)
         and (match := each.pattern.match(text))
         and each.kind.part in (None, _part(match))
     ]
@@ -78,21 +88,61 @@ def _matchers() -> tuple[_Matcher, ...]:
     )
 
 
+class Noted(NamedTuple):
+    """A note, and what its line says."""
+
+    note: Note
+    values: Mapping[str, str]
+
+
+def find_note(text: str) -> Noted | None:
+    """Return the note that a kernel message is, if it is one."""
+    for begins, pattern, note in _note_matchers():
+        if text.startswith(begins) and (match := pattern.match(text)):
+            return Noted(note, {name: printable(each) for name, each in match.groupdict().items()})
+    return None
+
+
+@cache
+def _note_matchers() -> tuple[tuple[tuple[str, ...], re.Pattern[str], Note], ...]:
+    return tuple((beginnings_of(note.pattern), re.compile(note.pattern), note) for note in NOTES)
+
+
 def _part(match: re.Match[str]) -> Part | None:
     groups = match.groupdict()
     if "leaf" in groups:
-        return _part_of_leaf(groups["leaf"])
+        return _part_of_call(groups["leaf"], groups["status"])
     if "function" in groups:
         return Part.TEARDOWN if is_teardown(groups["function"]) else Part.OTHER
+    if "mci" in groups:
+        record = read_record(groups)
+        # A record that is cut is not taken for a harmless one.
+        return Part.UNCORRECTED if record is None or record.uncorrected else Part.CORRECTED
     return None
+
+
+def find_record(text: str) -> Record | None:
+    """Return the machine check that a kernel message holds, if it holds one."""
+    match = re.match(MACHINE_CHECK.pattern or "", text)
+    return read_record(match.groupdict()) if match else None
+
+
+def read_record(groups: Mapping[str, str | None]) -> Record | None:
+    """Return the machine check that a line holds; ``None`` if it is cut."""
+    mcg, mci = groups["mcg"], groups["mci"]
+    if not mcg or not mci:
+        return None
+    return decode(mcg, mci, exception=groups["how"] == " Exception")
+
+
+_REMOVAL = frozenset(
+    (Leaf.TDH_MEM_RANGE_BLOCK, Leaf.TDH_MEM_PAGE_REMOVE, Leaf.TDH_PHYMEM_PAGE_WBINVD)
+)
 
 
 _TEARDOWN = frozenset(
     (
-        Leaf.TDH_MEM_RANGE_BLOCK,
         Leaf.TDH_MEM_TRACK,
-        Leaf.TDH_MEM_PAGE_REMOVE,
-        Leaf.TDH_PHYMEM_PAGE_WBINVD,
         Leaf.TDH_VP_FLUSH,
         Leaf.TDH_MNG_VPFLUSHDONE,
         Leaf.TDH_PHYMEM_CACHE_WB,
@@ -104,25 +154,46 @@ _TEARDOWN = frozenset(
 def read_leaf(text: str) -> Leaf | None:
     """Return the leaf of a number (hex or decimal) or of its name in a macro, if it is known."""
     if text[:1].isdigit():
-        return find_leaf(int(text, 0) if text[:2].lower() == "0x" else int(text))
+        number = int(text, 16 if text[:2].lower() == "0x" else 10)
+        return None if number & _SEAMLDR else find_leaf(number)
     return Leaf.__members__.get(text.upper().replace(".", "_"))
 
 
-def _part_of_leaf(text: str) -> Part:
+# The P-SEAMLDR's leaves have bit 63 set.
+_SEAMLDR = 1 << 63
+
+
+def _name_leaf(text: str) -> str:
+    if text[:2].lower() == "0x" and int(text, 16) & _SEAMLDR:
+        return f"P-SEAMLDR leaf {int(text, 16) ^ _SEAMLDR:#x}"
+    return name_leaf(text)
+
+
+def _part_of_call(text: str, status: str) -> Part:
     leaf = read_leaf(text)
     if leaf is Leaf.TDH_PHYMEM_PAGE_RECLAIM:
         return Part.RECLAIM
-    if leaf in _TEARDOWN:
-        return Part.TEARDOWN
-    return Part.BRING_UP if name_leaf(text).startswith("TDH.SYS.") else Part.OTHER
+    if leaf in _REMOVAL or leaf in _TEARDOWN:
+        if find_status(int(status, 16)) is Status.TDX_TD_FATAL:
+            return Part.FATAL
+        return Part.REMOVAL if leaf in _REMOVAL else Part.TEARDOWN
+    name = _name_leaf(text)
+    return Part.BRING_UP if name.startswith(("TDH.SYS.", "P-SEAMLDR")) else Part.OTHER
 
 
 def _values(kind: Kind, match: re.Match[str]) -> dict[str, str]:
-    values = {name: printable(text) for name, text in match.groupdict().items() if text}
+    values = {name: printable(text or "") for name, text in match.groupdict().items()}
     if kind is TDX_ON_IN_BIOS:
         return {"keyids": str(int(values["last"]) - int(values["first"]))}
     if "leaf" in values:
-        values["leaf"] = name_leaf(values["leaf"])
+        values["leaf"] = _name_leaf(values["leaf"])
     if "status" in values:
         values["status"] = f"{values['status']} ({name_status(values['status'])})"
+    if "mci" in values:
+        # One of a kind whatever the CPU and the bank: they stand in the lines.
+        record = read_record(match.groupdict())
+        return {
+            "what": record.words if record else "its record is cut",
+            "polled": "" if record is None or record.exception else "yes",
+        }
     return values

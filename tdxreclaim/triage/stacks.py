@@ -14,6 +14,7 @@ from tdxreclaim.tables.findings.stuck import (
     STUCK_GUEST_PAGES,
     STUCK_HKID,
     STUCK_ON_LOCK,
+    STUCK_SYS_DISABLE,
 )
 from tdxreclaim.tables.kernels import RUNS_TDS
 from tdxreclaim.tables.teardown import Action, Phase
@@ -86,6 +87,8 @@ def attribute(stack: Stack) -> Attribution:
     The outermost function that only one phase has decides: a phase calls what
     others call too.
     """
+    if "tdx_sys_disable" in stack.frames:
+        return Attribution(STUCK_SYS_DISABLE, "tdx_sys_disable")
     waiting = next((i for i, f in enumerate(stack.frames[:_TOP]) if f.startswith(_WAITS)), None)
     if waiting is not None:
         caller = next(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.facts.evidence import printable
+from tdxreclaim.facts.logs.clock import iso
 from tdxreclaim.report.document import dump, tool
 from tdxreclaim.triage.time import Answer, shares
 
 if TYPE_CHECKING:
+    from tdxreclaim.facts.logs.line import Stamp
     from tdxreclaim.report.triage.summary import Triage
-    from tdxreclaim.triage.judge import Finding
+    from tdxreclaim.triage.finding import Finding
 
 SCHEMA = "tdxreclaim.triage/2"
 
@@ -63,25 +66,40 @@ def _finding(finding: Finding) -> dict[str, object]:
         "severity": finding.severity,
         "sentence": finding.sentence,
         "boot": finding.boot or None,
+        "boots_ago": finding.age if finding.boot else None,
         "count": finding.times,
-        "first": finding.first or None,
-        "last": finding.last or None,
+        "first": _stamp(finding.first),
+        "last": _stamp(finding.last),
         "evidence": [
             {
                 "path": place.path,
                 "line": place.line,
-                "stamp": place.stamp or None,
+                "stamp": _stamp(place.stamp),
                 "text": place.text,
             }
             for place in finding.places
         ],
         "also_in": list(finding.also),
         "details": list(finding.details),
-        "meaning": finding.kind.meaning,
-        "advice": finding.kind.advice,
+        "same_cause": [_finding(each) for each in finding.under],
+        "after": list(finding.after),
+        "meaning": finding.meaning,
+        "advice": finding.advice,
         "versions": finding.kind.versions,
         "certainty": finding.kind.certainty,
         "citations": [str(citation) for citation in finding.kind.citations],
+    }
+
+
+def _stamp(stamp: Stamp | None) -> dict[str, object] | None:
+    """Return when: seconds since boot, ISO 8601, or both; the text that is neither as it stands."""
+    if stamp is None or (stamp.seconds is None and not stamp.when):
+        return None
+    known = stamp.moment is not None
+    return {
+        "seconds": stamp.seconds,
+        "time": iso(stamp.moment) if stamp.moment is not None else None,
+        "text": None if known or not stamp.when else printable(stamp.when),
     }
 
 

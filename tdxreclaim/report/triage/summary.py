@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import ExitStatus
+from tdxreclaim.facts.evidence import printable
 from tdxreclaim.policy.model import Decision, HostState
 from tdxreclaim.tables.findings.kind import Severity
 from tdxreclaim.tables.findings.times import TIME_EXPECTED
-from tdxreclaim.triage.judge import Finding
+from tdxreclaim.triage.finding import Finding
 from tdxreclaim.triage.time import Answer, shares
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Evidence
+    from tdxreclaim.facts.logs.line import Stamp
     from tdxreclaim.facts.logs.voice import ScannedLog
 
 
@@ -74,6 +76,26 @@ class Triage:
         return tuple(lines)
 
 
+def show_stamp(stamp: Stamp | None) -> str:
+    """Return when, as the log says it: the wall clock, else seconds since boot."""
+    if stamp is None:
+        return ""
+    if stamp.when:
+        return printable(stamp.when)
+    return "" if stamp.seconds is None else f"[{stamp.seconds:.6f}]"
+
+
+def boot_label(finding: Finding) -> str:
+    """Return which boot of the log a finding is of; empty for what is no log's."""
+    if not finding.boot:
+        return ""
+    if finding.boots <= 1:
+        return "the only boot in the log"
+    if finding.age == 0:
+        return f"the last of {finding.boots} boots"
+    return f"boot {finding.boot} of {finding.boots}"
+
+
 def log_line(log: ScannedLog) -> str:
     """Return what was read of a log, in a line."""
     boots = f"{len(log.boots)} boot{'s' if len(log.boots) != 1 else ''}"
@@ -102,15 +124,11 @@ def time_finding(answer: Answer) -> Finding:
     else:
         expectation = format_span(expected)
     observed = "" if answer.observed_ns is None else format_ns(answer.observed_ns)
+    values = {"observed": observed, "expected": expectation, "because": answer.because}
+    finding = replace(Finding.of(kind, values), details=tuple(_details(answer)))
     if kind is TIME_EXPECTED and expected is None:
-        sentence = f"no time can be expected: {answer.because}"
-    else:
-        sentence = kind.sentence.format(
-            observed=observed, expected=expectation, because=answer.because
-        )
-    return Finding(
-        kind=kind, severity=kind.severity, sentence=sentence, details=tuple(_details(answer))
-    )
+        return replace(finding, sentence=f"no time can be expected: {answer.because}")
+    return finding
 
 
 def _details(answer: Answer) -> list[str]:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from tdxreclaim.report.markup import code as _code
 from tdxreclaim.report.markup import plain as _plain
 from tdxreclaim.report.page import Page
-from tdxreclaim.report.triage.summary import Triage, log_line
+from tdxreclaim.report.triage.summary import Triage, boot_label, log_line, show_stamp
 from tdxreclaim.tables.findings.kind import Severity
 
 if TYPE_CHECKING:
-    from tdxreclaim.triage.judge import Finding, Place
+    from tdxreclaim.triage.collect import Place
+    from tdxreclaim.triage.finding import Finding
 
 _STYLE = {
     Severity.CRITICAL: "bold red",
@@ -55,11 +56,15 @@ def _body(page: Page, finding: Finding) -> None:
         page.labelled("" if number else "seen", place_line(place))
     if finding.also:
         page.labelled("also in", ", ".join(finding.also))
-    page.labelled("means", finding.kind.meaning)
+    for each in finding.under:
+        page.labelled("with it", under_line(each))
+    if finding.after:
+        page.labelled("after", ", ".join(finding.after))
+    page.labelled("means", finding.meaning)
     if not finding.severity.counts:
         # The catalogue has the rest (findings ID); what needs no action is kept short.
         return
-    page.labelled("do", finding.kind.advice)
+    page.labelled("do", finding.advice)
     page.labelled("versions", finding.kind.versions)
     page.labelled("source", "; ".join(map(str, finding.kind.citations)))
     if finding.kind.certainty != "verified":
@@ -69,16 +74,27 @@ def _body(page: Page, finding: Finding) -> None:
 def when(finding: Finding) -> str:
     """Return boot, count and span of time of a finding, in a line."""
     times = "once" if finding.times == 1 else f"{finding.times:,} times"
-    span = finding.first
-    if finding.last and finding.last != finding.first:
-        span = f"{finding.first} to {finding.last}" if finding.first else finding.last
-    return f"{times}, {finding.boot}" + (f", {span}" if span else "")
+    first, last = show_stamp(finding.first), show_stamp(finding.last)
+    span = first
+    if last and last != first:
+        span = f"{first} to {last}" if first else last
+    return f"{times}, {boot_label(finding)}" + (f", {span}" if span else "")
+
+
+def under_line(finding: Finding) -> str:
+    """Return a finding of the same cause in a line: what it says, and where."""
+    where = f" ({place_of(finding.places[0])})" if finding.places else ""
+    return f"{finding.severity} {finding.kind.id}: {finding.sentence}{where}"
+
+
+def place_of(place: Place) -> str:
+    """Return file and line number."""
+    return place.path if place.line is None else f"{place.path}:{place.line}"
 
 
 def place_line(place: Place) -> str:
     """Return file, line number and text of what was seen."""
-    where = place.path if place.line is None else f"{place.path}:{place.line}"
-    return f"{where}  {place.text}"
+    return f"{place_of(place)}  {place.text}"
 
 
 def render_markdown(triage: Triage) -> str:
@@ -104,10 +120,13 @@ def render_markdown(triage: Triage) -> str:
         lines += [f"- seen: {_code(place_line(place))}" for place in finding.places]
         if finding.also:
             lines.append(f"- also in: {', '.join(map(_code, finding.also))}")
-        lines.append(f"- means: {_plain(finding.kind.meaning)}")
+        lines += [f"- with it: {_plain(under_line(each))}" for each in finding.under]
+        if finding.after:
+            lines.append(f"- after: {', '.join(map(_code, finding.after))}")
+        lines.append(f"- means: {_plain(finding.meaning)}")
         if not finding.severity.counts:
             continue
-        lines.append(f"- do: {_plain(finding.kind.advice)}")
+        lines.append(f"- do: {_plain(finding.advice)}")
         lines.append(f"- versions: {_plain(finding.kind.versions)}")
         lines.append(f"- source: {_plain('; '.join(map(str, finding.kind.citations)))}")
     if triage.logs:

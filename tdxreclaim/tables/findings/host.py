@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tdxreclaim.tables.findings.kind import Kind, Severity
-from tdxreclaim.tables.findings.sources import CORE, KEXEC, KVM, SKIP
+from tdxreclaim.tables.findings.kind import Cause, Kind, Severity
+from tdxreclaim.tables.findings.sources import CORE, FLAG, KEXEC, KVM, SKIP
 from tdxreclaim.tables.sources import Certainty
 
 CLEARS_NEEDLESSLY = Kind(
@@ -84,6 +84,10 @@ KVM_TDX_OFF = Kind(
     versions="6.16 and later",
     citations=(KVM,),
     certainty=Certainty.VERIFIED,
+    cause=Cause.BRING_UP,
+    rank=8,
+    option="kvm_intel.tdx=1",
+    then="kvm_intel.tdx=1 is set already, so the bring-up failed: look at the BIOS and its SEAM loader, and update it first.",
 )
 
 
@@ -100,9 +104,25 @@ NO_KDUMP = Kind(
 )
 
 
+ERRATUM_FLAG_MISSING = Kind(
+    id="erratum-flag-missing",
+    severity=Severity.ERROR,
+    sentence="the kernel has TDX on and did not set tdx_pw_mce, on a CPU that has the erratum: {because}",
+    meaning="Kernels from 6.18 on clear reclaimed pages only where they set that flag; all that "
+    "know the erratum set it on this CPU once TDX is on. So this kernel is not what it seems, or "
+    "what was captured is not whole.",
+    advice="Look at the bugs line of /proc/cpuinfo on the host itself. If the flag is missing there, "
+    "stop starting TDs, and run an upstream kernel.",
+    versions="6.18 and later clear on the flag; 6.16 and 6.17 clear always",
+    citations=(FLAG, SKIP),
+    certainty=Certainty.VERIFIED,
+)
+
+
 ROWS = (
     CLEARS_NEEDLESSLY,
     AT_RISK,
+    ERRATUM_FLAG_MISSING,
     TDX_IDLE,
     NOT_A_TDX_HOST,
     KERNEL_UNKNOWN,

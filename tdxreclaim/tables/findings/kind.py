@@ -14,9 +14,10 @@ HEX = r"0x[0-9a-fA-F]{1,16}"
 
 
 # A failed SEAMCALL: the leaf is a number, hexadecimal or decimal, or a macro's name.
+# Trees before 6.8: "SEAMCALL failed: CPU 94: leaf 33, error 0x...".
 SEAMCALL = (
-    rf"(?:kvm_intel: |virt/tdx: )?SEAMCALL ?[(\[]?(?P<leaf>{HEX}|\d{{1,5}}|TDH_[A-Z_.]{{1,40}})[)\]]? failed: "
-    rf"(?P<status>{HEX})"
+    r"(?:kvm_intel: |(?:virt/)?tdx: |seamldr: )?SEAMCALL ?(?:failed: CPU \d{1,5}: leaf |[(\[])?"
+    rf"(?P<leaf>{HEX}|\d{{1,5}}|TDH_[A-Z_.]{{1,40}})(?:, error |[)\]]? failed: )(?P<status>{HEX})"
 )
 
 
@@ -43,12 +44,31 @@ class Severity(StrEnum):
 
 
 class Part(Enum):
-    """The part of TDX's life that a SEAMCALL leaf or a kernel function belongs to."""
+    """What a line is about, by the leaf, the function or the status that it names."""
 
     BRING_UP = auto()
-    TEARDOWN = auto()
+    REMOVAL = auto()
+    """BLOCK, REMOVE or WBINVD of a guest page."""
+    FATAL = auto()
+    """A leaf of a teardown that the module refuses, as the TD is FATAL."""
     RECLAIM = auto()
+    TEARDOWN = auto()
+    """Another step of a teardown."""
     OTHER = auto()
+    CORRECTED = auto()
+    """A machine check that the hardware corrected."""
+    UNCORRECTED = auto()
+
+
+class Cause(Enum):
+    """Findings of one cause are one finding of a boot: the one of the lowest rank, the others under it."""
+
+    BRING_UP = auto()
+    REMOVAL = auto()
+    RECLAIM = auto()
+    HKID = auto()
+    MACHINE_CHECK = auto()
+    STUCK = auto()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +77,13 @@ class Kind:
 
     ``pattern`` is matched against a kernel message from its beginning; ``None``
     for what is found otherwise.  ``samples``: a message for each alternative of
-    the pattern.  ``part``: the row applies only where the ``leaf`` or the
-    ``function`` that the pattern found belongs to it.  ``brings_up``: a line of
-    the module's bring-up, so that it was tried.  ``versions``: which kernels do
+    the pattern.  ``part``: the row applies only where the line is about it.
+    ``turn``: rows of a later turn are tried where none of an earlier one matches.  ``brings_up``: a line of the module's
+    bring-up, so that it was tried.  ``cause``: findings of one cause, in one
+    boot, are shown as one, and ``rank`` says which of them leads: 0 is the
+    root.  ``follows``: ids of what may have led to it, where that came before.
+    ``option``: what the advice asks for on the kernel's command line, and
+    ``then`` the advice where that boot has it.  ``versions``: which kernels do
     or print it.
     """
 
@@ -74,4 +98,10 @@ class Kind:
     pattern: str | None = None
     samples: tuple[str, ...] = ()
     part: Part | None = None
+    turn: int = 0
     brings_up: bool = False
+    cause: Cause | None = None
+    rank: int = 0
+    follows: tuple[str, ...] = ()
+    option: str = ""
+    then: str = ""

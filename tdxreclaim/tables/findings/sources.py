@@ -55,3 +55,29 @@ ADDRESS = Citation(
     "lore.kernel.org",
     "20250819162436.137625-2-adrian.hunter@intel.com (x86/mce: Fix missing address mask...)",
 )
+
+
+CANONICAL_33 = Citation("github.com/canonical/tdx", "issues 33, 102")
+
+
+CANONICAL_161 = Citation("github.com/canonical/tdx", "issues 161, 331, 348")
+
+
+TDX_TOOLS_234 = Citation("github.com/intel/tdx-tools", "issue 234")
+
+
+NO_PIN = Citation(
+    "linux v6.19",
+    'commit ce7b5695397b: "a page being released from guest_memfd while still mapped in the S-EPT"',
+)
+
+
+PINNED = Citation("lore.kernel.org", "20250618120806.113884-1-adrian.hunter@intel.com")
+
+
+SHUTDOWN = Citation("linux v7.2, v7.3.4", "arch/x86/virt/vmx/tdx/tdx.c, tdx_sys_disable()")
+
+
+FLAG = Citation(
+    "linux", 'commit 1e536e106897 ("x86/cpu: Detect TDX partial write machine check erratum")'
+)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tdxreclaim.tables.findings.kind import Kind, Severity
-from tdxreclaim.tables.findings.sources import KATA, KVM
+from tdxreclaim.tables.findings.kind import Cause, Kind, Severity
+from tdxreclaim.tables.findings.sources import KATA, KVM, SHUTDOWN
 from tdxreclaim.tables.sources import Certainty, Citation
 
 STUCK_GUEST_PAGES = Kind(
@@ -22,6 +22,7 @@ STUCK_GUEST_PAGES = Kind(
         KVM,
     ),
     certainty=Certainty.INFERRED,
+    cause=Cause.STUCK,
 )
 
 
@@ -64,6 +65,21 @@ STUCK_ON_LOCK = Kind(
     versions="6.16 and later",
     citations=(KVM,),
     certainty=Certainty.INFERRED,
+    cause=Cause.STUCK,
+    rank=1,
+)
+
+
+STUCK_SYS_DISABLE = Kind(
+    id="stuck-sys-disable",
+    severity=Severity.WARNING,
+    sentence="{task} ({pid}) was {why} while the kernel disabled the TDX module (tdx_sys_disable)",
+    meaning="A reboot, power-off or kexec calls TDH.SYS.DISABLE until the module says that it is "
+    "done. It is long where TDs are still alive.",
+    advice="Wait. Stop the TDs before the next reboot.",
+    versions="7.2 and later",
+    citations=(SHUTDOWN,),
+    certainty=Certainty.INFERRED,
 )
 
 
@@ -84,6 +100,7 @@ ROWS = (
     STUCK_HKID,
     STUCK_CONTROL_PAGES,
     STUCK_ON_LOCK,
+    STUCK_SYS_DISABLE,
     STUCK_ELSEWHERE,
     Kind(
         id="not-killable",
@@ -95,10 +112,12 @@ ROWS = (
         versions="all",
         citations=(KATA,),
         certainty=Certainty.INFERRED,
-        pattern=r"Failed to terminate process (?P<process>\S{1,60}) with SIGKILL: Device or resource busy",
+        pattern=r"Failed to terminate process (?P<process>\S{1,60}) with SIGKILL",
         samples=(
             "Failed to terminate process 4711 with SIGKILL: Device or resource busy",
             "Failed to terminate process qemu-td with SIGKILL: Device or resource busy",
         ),
+        cause=Cause.STUCK,
+        rank=2,
     ),
 )
