@@ -69,9 +69,10 @@ def begins(message: str) -> bool:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
-    return tuple(re.compile(kind.pattern) for kind in CATALOGUE if kind.pattern)
+    # Rows of a later turn take whatever is left, so that they know no line's end.
+    return tuple(re.compile(kind.pattern) for kind in CATALOGUE if kind.pattern and not kind.turn)
 
 
-def is_known(message: str) -> bool:
-    """Whether some row of the catalogue of findings is about a message."""
-    return any(pattern.match(message) for pattern in _patterns())
+def known_until(message: str) -> int:
+    """Return how much of a message the catalogue of findings knows; 0 if no row is about it."""
+    return max((match.end() for each in _patterns() if (match := each.match(message))), default=0)

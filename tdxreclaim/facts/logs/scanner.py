@@ -16,7 +16,7 @@ from tdxreclaim.facts.logs.dress import INSIDE, Dressed, undress, undress_block
 from tdxreclaim.facts.logs.fields import read_json
 from tdxreclaim.facts.logs.gauge import Gauge
 from tdxreclaim.facts.logs.line import Line, Speaker
-from tdxreclaim.facts.logs.needles import begins, is_known
+from tdxreclaim.facts.logs.needles import begins, known_until
 from tdxreclaim.facts.logs.search import Form, Hits, form_of, samples
 from tdxreclaim.facts.logs.stack import begins_stack
 from tdxreclaim.facts.logs.voice import ScannedLog, Voice
@@ -312,8 +312,11 @@ class _Lines:
         dressed, number, _, together = self._pending
         self._pending = None
         line = dressed.line
-        # Only where something is known of them together, and not of the first alone.
-        joined = bool(together) and _tells(together) and not _tells(line.message)
+        # Only where more is known of them together than of the first alone.
+        alone = line.message
+        joined = bool(together) and (
+            known_until(together) > len(alone) or (_tells(together) and not _tells(alone))
+        )
         if joined:
             line = line._replace(message=together)
         self._voices.take(dressed.dress, line, number, joined=joined)
@@ -386,7 +389,7 @@ class _Lines:
 
 
 def _tells(message: str) -> bool:
-    return begins_stack(message) or is_known(message) or tells_of_host(message)
+    return begins_stack(message) or known_until(message) > 0 or tells_of_host(message)
 
 
 _JSON_BEGINS = re.compile(r"(?:data:[ ]?|\x1e|\ufeff|[ \t])*[\[{]\s*(?:[\"{\[]|\Z)")

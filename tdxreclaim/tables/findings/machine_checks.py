@@ -52,7 +52,7 @@ FATAL_MACHINE_CHECK = Kind(
     versions="all",
     citations=(MCE,),
     certainty=Certainty.VERIFIED,
-    pattern=r"Kernel panic - not syncing: (?P<what>Fatal (?:local )?[Mm]achine [Cc]heck[^\n]{0,60}"
+    pattern=r"Kernel panic - not syncing: (?P<what>Fatal (?:local )?[Mm]achine [Cc]heck"
     r"|Timeout: Not all CPUs entered broadcast exception handler"
     r"|Machine check from unknown source)",
     samples=(
