@@ -112,7 +112,7 @@ def advise(
     match posture:
         case Posture.AT_RISK:
             advice.append(
-                "Start no TD here and reuse no page that one had until a kernel runs that clears: "
+                "Start no TD and reuse no TD's page until a kernel runs that clears: "
                 f"{_that_clears(kernel)}."
             )
         case Posture.CLEARS_AS_REQUIRED:
@@ -143,7 +143,7 @@ def _that_clears(kernel: KernelFinding) -> str:
     always = f"one that clears on every CPU ({_CLEARS_ALWAYS.span})"
     if kernel.ignores:
         return f"{always}; none is known that clears for {_names(kernel.ignores)} alone"
-    return f"one that shows the erratum's flag under bugs in /proc/cpuinfo, or {always}"
+    return f"one that sets the erratum's flag, or {_CLEARS_ALWAYS.span}"
 
 
 def _idle_advice(verdict: Verdict, errata: tuple[Erratum, ...]) -> str:

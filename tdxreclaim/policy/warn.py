@@ -43,8 +43,8 @@ def warn(
 def _flag_without_row(case: _Case) -> Iterable[str]:
     if case.flagged and not case.affected:
         yield (
-            f"The kernel and the table disagree: the kernel has set {case.flagged} on a CPU that "
-            "the table does not list as affected. The kernel is believed."
+            f"The kernel has set {case.flagged} on a CPU that the table does not list as affected; "
+            "the kernel is believed."
         )
 
 
@@ -52,22 +52,22 @@ def _row_without_flag(case: _Case) -> Iterable[str]:
     unset = [each.id for each in case.silicon.errata if flag_of(case.facts, each) is False]
     if case.affected and unset and case.host.active:
         yield (
-            "The kernel and the table disagree: TDX is active on an affected CPU and the kernel "
-            f"has not set {', '.join(unset)}. The table is believed."
+            "TDX is active on an affected CPU, yet the kernel has not set "
+            f"{', '.join(unset)}; the table is believed."
         )
 
 
 def _flagged_guest(case: _Case) -> Iterable[str]:
     if case.flagged and (case.facts.hypervisor.value or case.facts.tdx_guest.value):
         yield (
-            f"The flags say guest, yet the kernel has set {case.flagged}, which only an owner of "
-            "TDX KeyIDs does: judged as a host."
+            f"The flags indicate a guest, but the kernel set {case.flagged}, which takes precedence: "
+            "judged as a host."
         )
 
 
 def _guest(case: _Case) -> Iterable[str]:
     if case.host.state is HostState.GUEST and case.silicon.status is not Silicon.NO_TDX:
-        yield "The CPU shown in a guest is what the hypervisor chose to show; it may be another."
+        yield "A guest sees the CPU that its hypervisor chose to show; the host's may be another."
 
 
 def _caveats(case: _Case) -> Iterable[str]:
@@ -80,24 +80,23 @@ def _caveats(case: _Case) -> Iterable[str]:
 def _closed_list(case: _Case) -> Iterable[str]:
     if any(p.rule == "kernel-closed-list" for p in case.silicon.processors):
         yield (
-            "This rests on the kernel's list alone, and a kernel that is older than the CPU "
-            "cannot have it in its list: use a kernel that was made for this CPU."
+            "This rests on the kernel's list of affected CPUs alone, which cannot hold a CPU newer "
+            "than the kernel."
         )
 
 
 def _belied(case: _Case) -> Iterable[str]:
     if case.kernel.rule == "release-belied":
         yield (
-            "The kernel's release and the host's state disagree: by its release it cannot run "
-            "TDs, and TDX is on in KVM. The state is believed."
+            "KVM has TDX on, which the upstream kernel of this release cannot do; the host's state is "
+            "believed."
         )
 
 
 def _processors_disagree(case: _Case) -> Iterable[str]:
     whole = [p.group for p in case.silicon.processors if p.group.identified]
     if len({(group.vendor, group.family, group.model) for group in whole}) > 1:
-        shown = "; ".join(group.describe() for group in whole)
-        yield f"The processors disagree, and the strictest counts: {shown}."
+        yield "The processors disagree; the strictest counts."
 
 
 def _no_cross_check(case: _Case) -> Iterable[str]:
@@ -109,16 +108,16 @@ def _no_cross_check(case: _Case) -> Iterable[str]:
 def _no_platform_flag(case: _Case) -> Iterable[str]:
     if case.facts.tdx_host_platform.value is False and case.host.active:
         yield (
-            "The flags have no tdx_host_platform, yet TDX is active: an out-of-tree kernel, or "
-            "a capture put together from several boots."
+            "TDX is active without tdx_host_platform among the flags: an out-of-tree kernel, or a "
+            "capture of several boots."
         )
 
 
 def _symbols_disagree(case: _Case) -> Iterable[str]:
     if release_disagrees(case.facts, case.kernel):
         yield (
-            f"The kernel calls itself {case.kernel.release}, and its symbols are of another "
-            "generation. The symbols are believed."
+            f"The kernel's symbols do not fit its release {case.kernel.release}; the symbols are "
+            "believed."
         )
 
 
@@ -131,8 +130,8 @@ def _partial_backport(case: _Case) -> Iterable[str]:
         and not upstream_version(release)
     ):
         yield (
-            "A distribution can have taken the functions' new names without the check of the flag; "
-            "then this kernel clears on every CPU. Only its source or a disassembly tells."
+            "A distribution may have taken the new names without the test of the flag; then this "
+            "kernel clears on every CPU. kvm_intel's code tells."
         )
 
 

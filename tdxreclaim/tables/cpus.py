@@ -56,8 +56,7 @@ CPUS = (
         short=("spr",),
         market="4th Gen Xeon",
         tdx=Certainty.VERIFIED,
-        note="select SKUs have TDX; other parts are said to share the number (not verified), so the "
-        "number alone does not tell whether this one has it",
+        note="only select SKUs have TDX; parts without it may share this number (not verified)",
         citation=Citation(_MODULES, "0x806F8 from module 1.5.01"),
     ),
     CpuModel(

@@ -432,7 +432,7 @@ def test_completion_offers_commands_and_options() -> None:
 @pytest.mark.parametrize("host", sorted(path.name for path in HOSTS.iterdir()))
 def test_the_answer_fits_a_screen(host: str, run: RunTool) -> None:
     lines = run("check", "--from", host, cwd=HOSTS).out.splitlines()
-    assert len(lines) <= 20
+    assert len(lines) <= 15
     assert max(map(len, lines)) <= 80
 
 

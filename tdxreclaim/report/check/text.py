@@ -103,7 +103,7 @@ def _and_the_kernel(decision: Decision) -> str:
         case Posture.SKIPS_SAFELY:
             return ", and this kernel skips it"
         case Posture.AT_RISK:
-            return ", and this kernel does NOT clear. Start no more TDs"
+            return ", and this kernel does NOT clear"
         case Posture.IDLE:
             return f", and {_idle(decision)}"
         case Posture.UNKNOWN:
@@ -116,7 +116,7 @@ def _and_the_kernel(decision: Decision) -> str:
 
 def _idle(decision: Decision) -> str:
     off = decision.host.state is HostState.OFF
-    return f"{'TDX is off' if off else 'this kernel cannot run TDs'}: there is no page to clear"
+    return "TDX is off" if off else "this kernel cannot run TDs"
 
 
 def faked_note(report: Report) -> str:
@@ -184,7 +184,7 @@ def _status(processor: Processor) -> str:
         case Silicon.NO_TDX:
             return "cannot host TDs"
         case Silicon.UNKNOWN:
-            return processor.because
+            return processor.because.removeprefix(f"{_name(processor)} is ")
         case _:
             assert_never(processor.silicon)
 
