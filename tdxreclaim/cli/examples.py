@@ -17,6 +17,7 @@ EXAMPLES = {
     "errata": "tdxreclaim errata tdx_pw_mce",
     "explain": "tdxreclaim explain 0xc000060700000080",
     "findings": "tdxreclaim findings hkid-leaked",
+    "fleet": "tdxreclaim fleet captures/ inventory.csv --format html -o fleet.html",
     "integration": "tdxreclaim integration",
     "scenario": "tdxreclaim scenario partial-write-affected",
     "schema": "tdxreclaim schema check",

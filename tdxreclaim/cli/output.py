@@ -16,7 +16,7 @@ from tdxreclaim.errors import OutputError, TdxReclaimError, UsageError
 from tdxreclaim.report import document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 FORMATS = ("text", "json", "shell")
 
@@ -173,8 +173,33 @@ def write_whole(path: str, text: str) -> None:
     write_bytes_whole(path, text.encode("utf-8"))
 
 
+def emit_chunks(chunks: Iterable[str], path: str | None) -> None:
+    """Write a result that may be long, piece by piece, to *path* or standard output.
+
+    Raises:
+        ClosedPipeError: the reader of standard output went away.
+        OutputError: it cannot be written; what was there is untouched.
+
+    """
+    if path is not None and path != "-":
+        _write_whole(path, (chunk.encode("utf-8") for chunk in chunks))
+        return
+    for chunk in chunks:
+        emit(chunk)
+
+
 def write_bytes_whole(path: str, data: bytes) -> None:
-    """Write *data* beside *path*, then move it into place, so that no reader sees a part.
+    """Write *data* to *path* as `_write_whole` does.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+
+    """
+    _write_whole(path, (data,))
+
+
+def _write_whole(path: str, chunks: Iterable[bytes]) -> None:
+    """Write *chunks* beside *path*, then move it into place, so that no reader sees a part.
 
     An existing file keeps its mode; a link is followed, so that it stays a
     link; a device or FIFO is written to directly.
@@ -190,12 +215,12 @@ def write_bytes_whole(path: str, data: bytes) -> None:
         if mode is not None and not stat.S_ISREG(mode):
             # By the name that was given: what /dev/stdout leads to may have none.
             with open(path, "wb") as device:
-                device.write(data)
+                device.writelines(chunks)
             return
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
+                file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
                 if mode is not None:

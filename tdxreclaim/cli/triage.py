@@ -77,17 +77,23 @@ def triage(
 
         show(explain, "json" if format_ == "json" else "text", color)
         ctx.exit(0)
-    result = _triage(from_, since, _time_question(observed, memory, vcpus, calibration))
+    result = run_triage(from_, since, _time_question(observed, memory, vcpus, calibration))
     colored = wants_color(color)
     emit(_render(result, format_, color=colored), output, color=colored)
     ctx.exit(0 if exit_zero else result.exit_status)
 
 
-def _triage(
+def run_triage(
     paths: tuple[str, ...],
     since: str | None,
     ask: Callable[[Decision], Answer] | None,
 ) -> Triage:
+    """Return the findings about the host at *paths*, all of one host.
+
+    Raises:
+        HostReadError, MalformedInputError: a path cannot be read, or is of another host.
+
+    """
     from tdxreclaim.cli.progress import Progress
     from tdxreclaim.facts.ticket import TicketReader
     from tdxreclaim.policy.decide import decide

@@ -14,12 +14,9 @@ from tdxreclaim.facts.cpu import (
     encode_signature,
 )
 from tdxreclaim.facts.fake import FakedCpu
-from tdxreclaim.tables.cpus import BRANDS, CPUS, INTEL, OTHER_VENDORS, find_cpu_by_name
+from tdxreclaim.tables.cpus import CPUS, INTEL, VENDOR_NAMES, find_cpu_by_name
 
 _FORMS = "write a codename (emeraldrapids), 6/0xcf, 06-cf-02, or a CPUID signature (0xC06F2)"
-
-
-_VENDORS = {vendor.lower(): vendor for vendor in (INTEL, *OTHER_VENDORS)} | BRANDS
 
 
 _SIGNATURE = re.compile(r"0[xX](?P<hex>[0-9a-fA-F]+)")
@@ -63,7 +60,7 @@ def parse_vendor(option: str, text: str) -> str:
             another vendor.
 
     """
-    vendor = _VENDORS.get(text.strip().lower())
+    vendor = VENDOR_NAMES.get(text.strip().lower())
     if vendor is None:
         raise UsageError(option, f"{text!r} is no CPUID vendor (GenuineIntel, AuthenticAMD, ...)")
     return vendor

@@ -173,6 +173,10 @@ OTHER_VENDORS = frozenset(
 )
 
 
+# As people write a vendor, in lower case, and the CPUID string that it is.
+VENDOR_NAMES = {vendor.lower(): vendor for vendor in (INTEL, *OTHER_VENDORS)} | BRANDS
+
+
 def find_cpu(vfm: Vfm) -> CpuModel | None:
     """Return the row of this CPU."""
     return next((cpu for cpu in CPUS if cpu.vfm == vfm), None)

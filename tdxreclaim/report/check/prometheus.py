@@ -31,22 +31,22 @@ def _lines(report: Report) -> Iterator[str]:
     decision = report.decision
     yield from _one_hot("verdict", "Must this host clear reclaimed TDX pages?", decision.verdict)
     yield from _one_hot("posture", "What follows for this host.", decision.posture)
-    yield from _family("origin", "Where the facts are from; several may be 1.")
+    yield from family("origin", "Where the facts are from; several may be 1.")
     for origin in Origin:
-        yield _series("origin", int(origin in report.origins), origin=origin)
-    yield from _family("processors", "Logical processors of one kind; 0: not counted.")
+        yield series("origin", int(origin in report.origins), origin=origin)
+    yield from family("processors", "Logical processors of one kind; 0: not counted.")
     yield from _processors(decision.silicon.processors)
-    yield from _family("host_info", "The state of TDX on the host.")
-    yield _series(
+    yield from family("host_info", "The state of TDX on the host.")
+    yield series(
         "host_info", 1, state=decision.host.state, module_version=decision.host.module_version
     )
-    yield from _family("kernel_info", "What the kernel does with reclaimed pages and with kexec.")
+    yield from family("kernel_info", "What the kernel does with reclaimed pages and with kexec.")
     kernel = decision.kernel
-    yield _series(
+    yield series(
         "kernel_info", 1, release=kernel.release, clearing=kernel.clearing, kexec=kernel.kexec
     )
-    yield from _family("build_info", "The tool, and the schema of these metrics.")
-    yield _series("build_info", 1, version=VERSION, schema=SCHEMA)
+    yield from family("build_info", "The tool, and the schema of these metrics.")
+    yield series("build_info", 1, version=VERSION, schema=SCHEMA)
 
 
 def _processors(processors: tuple[Processor, ...]) -> Iterator[str]:
@@ -58,23 +58,25 @@ def _processors(processors: tuple[Processor, ...]) -> Iterator[str]:
         counts[key] = counts.get(key, 0) + (group.size or 0)
     names = ("vendor", "family", "model", "stepping", "codename", "silicon")
     for key, count in counts.items():
-        yield _series("processors", count, **dict(zip(names, key, strict=True)))
+        yield series("processors", count, **dict(zip(names, key, strict=True)))
 
 
 def _one_hot(name: str, text: str, value: Verdict | Posture) -> Iterable[str]:
     values: type[StrEnum] = type(value)
-    yield from _family(name, text)
+    yield from family(name, text)
     for each in values:
-        yield _series(name, int(each is value), **{name: each})
+        yield series(name, int(each is value), **{name: each})
 
 
-def _family(name: str, text: str) -> tuple[str, str]:
+def family(name: str, text: str) -> tuple[str, str]:
+    """Return the two lines before the series of a metric."""
     return f"# HELP tdxreclaim_{name} {text}", f"# TYPE tdxreclaim_{name} gauge"
 
 
-def _series(name: str, value: int, **labels: str | int | None) -> str:
+def series(name: str, value: int, **labels: str | int | None) -> str:
+    """Return one series; a label that is not known is empty."""
     pairs = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-    return f"tdxreclaim_{name}{{{pairs}}} {value}"
+    return f"tdxreclaim_{name}{{{pairs}}} {value}" if pairs else f"tdxreclaim_{name} {value}"
 
 
 def _escaped(value: str | int | None) -> str:

@@ -36,7 +36,7 @@ _PLAYBOOK = f"""\
              'what': host, 'why': one.said.msg | default('no answer'), 'exit_status': 3}}}} %}}
           {{% set text = one.read_here.stdout | default('') or one.said.stdout | default('') %}}
           {{{{ (unreached if text[:1] != '{{' else text | from_json)
-             | combine({{'host': host}}) | to_json }}}}
+             | combine({{'host_name': host}}) | to_json }}}}
           {{% endfor %}}
       delegate_to: localhost
       run_once: true

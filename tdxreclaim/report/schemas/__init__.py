@@ -15,6 +15,7 @@ VERSIONS = {
     "error": 1,
     "explain": 1,
     "findings": 2,
+    "fleet": 1,
     "scenario": 2,
     "simulate": 2,
     "triage": 2,

@@ -113,7 +113,7 @@ def test_one_jsonl_of_three_hosts(targets: str, tmp_path: Path) -> None:
         timeout=300,
     )
     lines = (tmp_path / "tdxreclaim.jsonl").read_text().splitlines()
-    found = {(line := json.loads(text))["host"]: line for text in lines if text.strip()}
+    found = {(line := json.loads(text))["host_name"]: line for text in lines if text.strip()}
 
     assert set(found) == {"has-tool", "no-python", "unreachable"}, ran.stdout + ran.stderr
     assert found["has-tool"]["source"]["format"] == "live"
