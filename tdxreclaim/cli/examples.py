@@ -14,6 +14,7 @@ EXAMPLES = {
     "calibrate trace": "tdxreclaim calibrate trace shutdown.trace --vcpus 32 -o host.toml",
     "capture": "tdxreclaim capture -o host.tar.gz",
     "check": "tdxreclaim check --from sosreport.tar.xz",
+    "drain": "tdxreclaim drain --td 400GiB:64 --td 18GiB:4x10 --cpu gnr --kernel 6.18",
     "errata": "tdxreclaim errata tdx_pw_mce",
     "explain": "tdxreclaim explain 0xc000060700000080",
     "findings": "tdxreclaim findings hkid-leaked",

@@ -190,6 +190,20 @@ def open_captured(path: str) -> io.BufferedReader:
         raise HostReadError(path, _why(error), error.errno) from error
 
 
+def read_beginning(path: str, size: int = 4096) -> bytes:
+    """Return the first bytes of a file that a user named.
+
+    Raises:
+        HostReadError: it cannot be read.
+
+    """
+    with open_captured(path) as file:
+        try:
+            return file.read(size)
+        except OSError as error:
+            raise HostReadError(path, _why(error), error.errno) from error
+
+
 # A tracer writes a line for every function: 2 GiB of a TD are some 250 MB.
 RECORDING_LIMIT_BYTES = 1 << 30
 

@@ -11,6 +11,7 @@ VERSIONS = {
     "calibrate": 2,
     "calibration": 1,
     "check": 2,
+    "drain": 1,
     "errata": 2,
     "error": 1,
     "explain": 1,

@@ -1,0 +1,1 @@
+"""How long it takes to empty a host, as text and as JSON."""

@@ -1,0 +1,96 @@
+"""How long it takes to empty a host, as text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tdxreclaim.report.check.report import Report
+from tdxreclaim.report.check.text import faked_note
+from tdxreclaim.report.page import Page
+from tdxreclaim.units import format_ns, format_range, format_size
+
+if TYPE_CHECKING:
+    from tdxreclaim.report.drain.plan import DrainPlan
+    from tdxreclaim.units import Span
+
+_BAR = 30
+
+_MOST_BARS = 16
+
+# A range wider than this has no likely time worth saying.
+_WIDE = 3
+
+
+def headline(plan: DrainPlan) -> str:
+    """Return the sentence to act on."""
+    drain = plan.drain
+    together, in_turn = _time(drain.together.total), _time(drain.one_by_one.total)
+    if len(drain.tds) == 1:
+        return f"{together} to stop this TD."
+    asked = drain.asked
+    middle = f"  {asked.at_once} at once: {_time(asked.total)}." if asked else ""
+    return f"Stop them together: {together}.{middle}  One by one: {in_turn}."
+
+
+def _time(span: Span) -> str:
+    if span.high_ns > _WIDE * span.low_ns:
+        return format_range(span)
+    if format_ns(span.low_ns) == format_ns(span.high_ns):
+        return format_ns(span.likely_ns)
+    return f"{format_ns(span.likely_ns)} ({format_range(span)})"
+
+
+def render(plan: DrainPlan, *, width: int = 80, color: bool = False) -> str:
+    """Return the plan as text of *width* columns."""
+    page = Page(width, color=color)
+    drain, scene = plan.drain, plan.scene
+    note = faked_note(Report(plan.decision, plan.source, ""))
+    page.paragraph(f"{headline(plan)}{note}", "bold")
+    page.blank()
+    memory = format_size(sum(td.memory_bytes for td in drain.tds))
+    number = f"{len(drain.tds)} TD{'' if len(drain.tds) == 1 else 's'}"
+    page.labelled("TDs", f"{number}, {memory} together; from {plan.source}")
+    erratum = "with" if scene.platform.erratum else "without"
+    page.labelled("host", f"{scene.cpu}, {erratum} tdx_pw_mce; kernel {scene.kernel}")
+    if len(drain.tds) > 1:
+        _table(page, plan)
+    _bars(page, plan)
+    page.heading("How sure")
+    for said in plan.cautions:
+        page.item(f"{said}.")
+    page.item(f"Calibration {plan.calibration.name}: each TD alone is what simulate says.")
+    return page.text()
+
+
+def _table(page: Page, plan: DrainPlan) -> None:
+    page.blank()
+    rows = [
+        (
+            name,
+            str(schedule.at_once),
+            _time(schedule.total),
+            "by the memory's bandwidth" if schedule.limited else "",
+        )
+        for name, schedule in plan.schedules
+    ]
+    rows.append(("no less", "", _time(plan.drain.longest), "the longest alone (certain)"))
+    rows.append(("no more", "", _time(plan.drain.sum), "all in turn (certain)"))
+    page.table(("", ">at once", "time", ""), rows)
+
+
+def _bars(page: Page, plan: DrainPlan) -> None:
+    """Draw when each TD is stopped, under the rule that was asked for or all together."""
+    drain = plan.drain
+    shown = drain.asked or drain.together
+    whole = max(slot.end_ns for slot in shown.slots)
+    page.heading(f"When each ends, {shown.at_once} at once (likely times)")
+    rows = []
+    for slot in shown.slots[:_MOST_BARS]:
+        begin = round(slot.start_ns / whole * _BAR)
+        length = max(1, round(slot.end_ns / whole * _BAR) - begin)
+        bar = " " * begin + "#" * length
+        rows.append((drain.tds[slot.number].name, format_ns(slot.end_ns), bar))
+    page.table(("TD", ">ends after", ""), rows)
+    left = len(shown.slots) - _MOST_BARS
+    if left > 0:
+        page.paragraph(f"and {left} more, shorter ones: --format json", first="  ", indent=2)
