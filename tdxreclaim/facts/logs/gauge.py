@@ -28,6 +28,11 @@ class Gauge:
         self.unread = 0
         self._first: tuple[int, str] | None = None
 
+    @property
+    def wants_number(self) -> bool:
+        """Whether the number of a line that is not understood matters: the first's alone."""
+        return self._first is None
+
     def note(self, number: int, text: str, *, understood: bool) -> None:
         """Note a line that was looked at."""
         if not text.strip(" \t\r\n\0`"):
@@ -36,7 +41,7 @@ class Gauge:
             self.read += 1
             return
         self.unread += 1
-        if self._first is None or number < self._first[0]:
+        if self._first is None:
             self._first = (number, text[:_LONGEST_SHOWN])
 
     def result(self, lines: int) -> Unread | None:

@@ -23,11 +23,11 @@ from tdxreclaim.facts.logs.voice import ScannedLog, Voice
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from tdxreclaim.facts.logs.stack import LogEvent
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 
 
 # Of a longer line only this much is looked at, and what follows a NUL.
@@ -52,7 +52,7 @@ _SAMPLE_BYTES = 1 << 11
 _FIRST_SAMPLES = 400
 
 
-_LATER_SAMPLES = 6
+_LATER_SAMPLES = 3
 
 
 # Different hosts and dresses in one log; lines of more are counted and not used.
@@ -184,12 +184,12 @@ class LogScanner:
                 self._nuls += buffer.count(b"\0", 0, end)
             block = undress_block(_NULS.sub(INSIDE, buffer[:end]))
             self._walk(block, len(block), form)
-            where = list(samples(block, len(block), count))
+            if not self._inside_line:
+                self._lines.sample(block, samples(block, len(block), count))
         else:
-            block = buffer
             self._walk(buffer, end, form)
-        if not self._inside_line:
-            self._lines.sample(block, where)
+            # Their heads are those of lines that are read.
+            self._lines.gauge.read += len(where)
         self._lines.count += newlines
 
     def _walk(self, block: bytes, end: int, form: Form) -> None:
@@ -258,18 +258,18 @@ class _Lines:
         self._flush()
         self._voices.finish()
 
-    def sample(self, block: bytes, where: list[tuple[int, int]]) -> None:
+    def sample(self, block: bytes, where: Iterable[tuple[int, int]]) -> None:
         """Note whether lines of a block are understood."""
-        number, counted = self.count + 1, 0
         for start, stop in where:
-            number += block.count(b"\n", counted, start)
-            counted = start
             text = block[start : min(stop, start + _SAMPLE_BYTES)].decode("utf-8", "replace")
             text = text.partition(INSIDE.decode())[0]
             if stop - start > _SAMPLE_BYTES and text.startswith(("{", "[")):
                 understood = self._voices.heard
             else:
                 understood = self._understood(text)
+            number = 0
+            if not understood and self.gauge.wants_number:
+                number = self.count + 1 + block.count(b"\n", 0, start)
             self.gauge.note(number, text, understood=understood)
 
     def _understood(self, text: str) -> bool:

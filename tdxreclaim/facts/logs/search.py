@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.logs.needles import NOT_KILLED, words
 
@@ -39,52 +39,52 @@ def form_of(lines: list[bytes]) -> Form:
 
 # What shows that lines are left out, that JSON of several lines begins, or whose lines follow.
 _LANDMARKS = (
-    rb"\n\.\.\.[ \t]*\n",
-    rb"(?<=\n)[ \t]{0,40}[\[{][ \t]*\n",
-    rb"=> ?\{[ \t]*\n",
-    rb'"MESSAGE" ?: ?\[',
-    rb"(?<=\n)==> \S",
-    rb"\| rc=\d+ >>\n",
+    b"\n...",
+    b"\n{\n",
+    b"\n[\n",
+    b"=> {\n",
+    b"\n==> ",
+    b"| rc=",
+    b'"MESSAGE":[',
+    b'"MESSAGE": [',
 )
 
 
 _STAMPS = rb"(?:\[(?!Hardware)[^\]\n]{1,40}\] ?)*"
 
 
-class _Patterns(NamedTuple):
-    forms: dict[Form, tuple[re.Pattern[bytes] | bytes, ...]]
-
-
 def _letters(texts: list[bytes], at: int) -> bytes:
     return b"[" + b"".join(sorted({re.escape(text[at : at + 1]) for text in texts})) + b"]"
 
 
+def _plain_texts(texts: list[bytes]) -> list[bytes]:
+    """Return texts one of which is in whatever has one of *texts*, also with its slashes escaped."""
+    unslashed = {text.partition(b"/")[0] if text.startswith(b"WARNING") else text for text in texts}
+    return [
+        text
+        for text in sorted(unslashed)
+        if not any(other != text and other in text for other in unslashed)
+    ]
+
+
 @cache
-def _patterns() -> _Patterns:
+def _needles(form: Form) -> tuple[re.Pattern[bytes] | bytes, ...]:
     texts = [word.encode() for word in words()]
-    any_of = b"(?:" + b"|".join(re.escape(text).replace(rb"\ ", b" ") for text in texts) + b")"
+    any_of = b"(?:" + b"|".join(map(re.escape, texts)) + b")"
     # Looked at before the alternatives, as that is quicker.
-    first = b"(?=" + b"".join(_letters(texts, at) for at in range(3)) + b")"
-    slashed = any_of.replace(b"/", rb"\\?/")
-    return _Patterns(
-        {
-            Form.TAGGED: (
-                re.compile(
-                    b"kernel: (?=[\\[ ]|" + _letters(texts, 0) + b")" + _STAMPS + b" {0,8}" + any_of
-                ),
-                NOT_KILLED,
-            ),
-            Form.STAMPED: (re.compile(rb"\] {0,8}" + first + any_of), NOT_KILLED),
-            Form.JOURNAL_JSON: (
-                re.compile(rb'"MESSAGE" ?: ?(?:\[|" {0,8}' + _STAMPS + slashed + b")"),
-                NOT_KILLED,
-            ),
-            Form.ANY: (
-                re.compile(slashed + b"|" + b"|".join(_LANDMARKS)),
-                NOT_KILLED,
-            ),
-        }
-    )
+    first = b"".join(_letters(texts, at) for at in range(3))
+    match form:
+        case Form.TAGGED:
+            pattern = b"kernel: (?=\\[|" + first + b")" + _STAMPS + any_of
+        case Form.STAMPED:
+            pattern = rb"\] (?=" + first + b")" + any_of
+        case Form.JOURNAL_JSON:
+            slashed = any_of.replace(b"/", rb"\\?/")
+            pattern = rb'"MESSAGE" ?: ?(?:\[|"(?=\[|' + first + b")" + _STAMPS + slashed + b")"
+        case _:
+            # Many plain texts are found faster than one expression for them.
+            return (*_plain_texts(texts), *_LANDMARKS, NOT_KILLED)
+    return (re.compile(pattern), NOT_KILLED)
 
 
 class Hits:
@@ -93,23 +93,24 @@ class Hits:
     def __init__(self, block: bytes, end: int, form: Form) -> None:
         self._block = block
         self._end = end
-        self._patterns = _patterns().forms[form]
-        self._next = [-1] * len(self._patterns)
+        self._needles = _needles(form)
+        self._next = [-1] * len(self._needles)
 
     def next(self, position: int) -> int | None:
         """Return the first hit at or after *position*."""
         for index, at in enumerate(self._next):
             if at < position:
-                self._next[index] = self._find(self._patterns[index], position)
+                self._next[index] = self._find(self._needles[index], position)
         best = min(self._next)
         return best if best < self._end else None
 
-    def _find(self, pattern: re.Pattern[bytes] | bytes, position: int) -> int:
-        if isinstance(pattern, bytes):
-            # Much faster than an expression for the same letters.
-            found = self._block.find(pattern, position, self._end)
-            return self._end if found < 0 else found
-        match = pattern.search(self._block, position, self._end)
+    def _find(self, needle: re.Pattern[bytes] | bytes, position: int) -> int:
+        if isinstance(needle, bytes):
+            # A newline in front belongs to the line before: not at a line's own beginning.
+            begin = max(position - needle.startswith(b"\n"), 0)
+            found = self._block.find(needle, begin, self._end)
+            return self._end if found < 0 else max(found + needle.startswith(b"\n"), position)
+        match = needle.search(self._block, position, self._end)
         return self._end if match is None else match.end() - 1
 
 
