@@ -30,7 +30,7 @@ from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tdxreclaim.tables.kernels import KernelRow, Version
     from tdxreclaim.tables.teardown import Function
@@ -82,6 +82,10 @@ def functions_of(series: Version) -> tuple[Traced, ...]:
 
 # What a recording is, is seen in so many characters.
 _BEGINNING = 1 << 16
+
+
+# After so many bytes it is told how far a recording is read.
+_TELL_EVERY = 1 << 20
 
 
 class Times(NamedTuple):
@@ -152,30 +156,36 @@ class _Tally:
     functions: dict[str, None] = field(default_factory=dict)
 
 
-def read(texts: Iterable[tuple[str, str]]) -> Recording:
+def read(
+    texts: Iterable[tuple[str, str]], seen: Callable[[int, int], None] = lambda _done, _of: None
+) -> Recording:
     """Read recordings, each a name and its text, as one.
+
+    *seen* is told now and then how many bytes of how many are read so far.
 
     Raises:
         MalformedInputError: one is in none of the three forms, or there is no
             step in any of them.
     """
     tally = _Tally()
-    what = ""
+    what, done = "", 0
     for what, text in texts:
         beginning = text[:_BEGINNING]
+        before, done = done, done + len(text)
+        lines = _each_line(text, before, seen)
         if re.search(r"^@\w*\[", beginning, re.MULTILINE):
             tally.forms.append("bpftrace")
-            _read_bpftrace(text, what, tally)
+            _read_bpftrace(lines, what, tally)
         elif "funcgraph_e" in beginning:
             tally.forms.append("trace-cmd report")
-            _Graph(tally).read(text, _COMMAND)
+            _Graph(tally).read(lines, _COMMAND)
         elif any(
             _FTRACE.match(line) and "|" in line
-            for line in _each_line(beginning)
+            for line in beginning.split("\n")
             if len(line) <= _LONGEST_LINE
         ):
             tally.forms.append("function_graph")
-            _Graph(tally).read(text, _FTRACE)
+            _Graph(tally).read(lines, _FTRACE)
         else:
             raise MalformedInputError(
                 what, "neither function_graph text, nor trace-cmd report of it, nor bpftrace maps"
@@ -322,8 +332,8 @@ class _Graph:
         self._stacks: dict[object, list[_Frame]] = {}
         self._task: dict[int, object] = {}
 
-    def read(self, text: str, form: re.Pattern[str]) -> None:
-        for line in _each_line(text):
+    def read(self, lines: Iterable[str], form: re.Pattern[str]) -> None:
+        for line in lines:
             if len(line) > _LONGEST_LINE:
                 continue
             lost = _LOST.search(line) if "EVENTS" in line else None
@@ -432,12 +442,18 @@ class _Graph:
 _LONGEST_LINE = 1000
 
 
-def _each_line(text: str) -> Iterator[str]:
-    """Yield the lines one by one: a list of all would be several times as big as the text."""
-    at = 0
+def _each_line(text: str, before: int, seen: Callable[[int, int], None]) -> Iterator[str]:
+    """Yield the lines one by one: a list of all would be several times as big as the text.
+
+    *before* are the bytes of texts that were read before this one.
+    """
+    at = told = 0
     while (end := text.find("\n", at)) >= 0:
         yield text[at:end]
         at = end + 1
+        if at - told > _TELL_EVERY:
+            told = at
+            seen(before + at, before + len(text))
     if at < len(text):
         yield text[at:]
 
@@ -467,10 +483,10 @@ _STATS = re.compile(r"\s*count (\d{1,18}), average \d+, total (\d{1,30})", re.AS
 _BPF_LOST = re.compile(r"[Ll]ost (\d{1,12}) events", re.ASCII)
 
 
-def _read_bpftrace(text: str, what: str, tally: _Tally) -> None:
+def _read_bpftrace(lines: Iterable[str], what: str, tally: _Tally) -> None:
     action: Action | None = None
     scale = 1
-    for number, line in enumerate(_each_line(text), start=1):
+    for number, line in enumerate(lines, start=1):
         if len(line) > _LONGEST_LINE:
             continue
         lost = _BPF_LOST.search(line)

@@ -197,13 +197,16 @@ def trace(
     printed; see calibrate recipe.
     """
     from tdxreclaim.calibrate import recordings as kernel_trace
+    from tdxreclaim.cli.progress import Progress
     from tdxreclaim.facts.sources.base import RECORDING_LIMIT_BYTES, read_file
 
     bases = _bases(over)
     count = None if vcpus is None else _at_least_one("--vcpus", vcpus, _MOST_VCPUS)
     origin = f"tdxreclaim calibrate trace {' '.join(files)}"
     record = _origin("trace", host, cpu, kernel, date, origin)
-    recording = kernel_trace.read((file, read_file(file, RECORDING_LIMIT_BYTES)) for file in files)
+    texts = ((file, read_file(file, RECORDING_LIMIT_BYTES)) for file in files)
+    with Progress("calibrate trace") as progress:
+        recording = kernel_trace.read(texts, progress.show)
     warnings = _strange_functions(recording, kernel)
     part = kernel_trace.calibration(recording, record, vcpus=count)
     whole = _lay_over(part, bases, name or "trace", output)

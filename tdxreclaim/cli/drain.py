@@ -159,7 +159,11 @@ def _look_for(host: dict[str, Any]) -> tuple[list[Vm], dict[str, Any]]:
 
     path = host["from_"]
     if path is None:
-        return list(tds_of_counters(LiveCounters())), host
+        try:
+            return list(tds_of_counters(LiveCounters())), host
+        except HostReadError as error:
+            why = f"{error.why}; or say the TDs with --td SIZE:VCPUS"
+            raise HostReadError(error.what, why, error.errno) from error
     if os.path.isdir(os.path.join(path, FOLDER)):
         return list(tds_of_counters(LiveCounters(path))), host
     return _in_capture(path, host)

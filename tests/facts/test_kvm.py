@@ -72,6 +72,14 @@ def test_what_proc_tells_of_a_vm(tmp_path: Path) -> None:
     assert counters.describe(NAME) == Vm(name=NAME, vcpus=2)
 
 
+def test_a_process_cannot_write_to_the_terminal_by_its_name(tmp_path: Path) -> None:
+    make_tree(tmp_path)
+    (tmp_path / "proc/4711/comm").write_text("qe\x1b[31mmu\n")
+    command = LiveCounters(str(tmp_path)).describe(NAME).command
+    assert command is not None
+    assert "\x1b" not in command
+
+
 def test_a_vm_that_goes_between_listing_and_reading_is_gone(tmp_path: Path) -> None:
     folder = make_tree(tmp_path)
     (folder / "pages_4k").unlink()
@@ -153,6 +161,20 @@ def test_what_a_command_line_of_qemu_tells(
     assert read_command(line.split()) == expected
 
 
+def sample(seconds: str, pages: str) -> str:
+    return (
+        f'{{"event": "sample", "seconds": {seconds}, "total_pages": null, "broken": null, "vms": '
+        f'[{{"name": "1-2", "pid": 1, "command": null, "memory_bytes": null, "vcpus": null, '
+        f'"td": null, "process": "alive", "pages": {pages}}}]}}\n'
+    )
+
+
+def test_a_line_of_watch_is_a_look() -> None:
+    look = Recording(sample("1.5", "3"), "run").look({})
+    assert look is not None
+    assert (look.at, look.pages, look.lives) == (1.5, {"1-2": 3}, {"1-2": Life.ALIVE})
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -162,6 +184,11 @@ def test_what_a_command_line_of_qemu_tells(
         ("{}\n", "line 1: no line of watch"),
         ('{"event": "sample", "vms": 3}\n', "line 1: no line of watch"),
         ("{" * 100_000, "line 1: no line of watch"),
+        (sample("NaN", "3"), "line 1: no line of watch"),
+        (sample("1", "1e400"), "line 1: no line of watch"),
+        (sample("1", "-1"), "line 1: no line of watch"),
+        (sample("1", "true"), "line 1: no line of watch"),
+        (sample("1", "9" * 5000), "line 1: no line of watch"),
     ],
 )
 def test_what_is_no_recording_is_refused(text: str, why: str) -> None:

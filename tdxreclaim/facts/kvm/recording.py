@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
+from tdxreclaim.facts.evidence import flat
 from tdxreclaim.facts.kvm.counters import FOLDER, NAME, Life, Look, Vm, pages
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ if TYPE_CHECKING:
 
 _MOST_LOOKS = 1_000_000
 
+# No counter or clock of a host shows more.
+_MOST = 1 << 60
+
 _PERIOD = re.compile(r"\bperiod (\d{1,9}) us\b")
+
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 
 _LIVES = {"alive": Life.ALIVE, "Z": Life.ZOMBIE, "gone": Life.GONE}
 
@@ -107,7 +113,7 @@ class _State:
                 self._lives[int(pid)] = _LIVES.get(value, Life.UNKNOWN)
         elif NAME.fullmatch(folder):
             self._change_vm(folder, name, value, event)
-        elif path in ("pages_4k", "pages_2m") and value.isdigit():
+        elif path in ("pages_4k", "pages_2m") and _COUNT.fullmatch(value):
             self._total[path] = int(value)
 
     def _change_vm(self, folder: str, name: str, value: str, event: str) -> None:
@@ -118,7 +124,7 @@ class _State:
             self._counts.setdefault(folder, {})
         elif re.fullmatch(r"vcpu\d{1,5}", name) and value == "dir":
             self.vcpus[folder] = self.vcpus.get(folder, 0) + 1
-        elif name in ("pages_4k", "pages_2m") and value.isdigit():
+        elif name in ("pages_4k", "pages_2m") and _COUNT.fullmatch(value):
             self._counts.setdefault(folder, {})[name] = int(value)
 
     def look(self, at: float) -> Look:
@@ -149,23 +155,36 @@ def _from_lines(text: str, what: str, vms: dict[str, Vm]) -> Iterator[Look]:
             if found["event"] != "sample":
                 continue
             for vm in found["vms"]:
-                vms[vm["name"]] = Vm(
-                    name=vm["name"],
-                    pid=vm["pid"],
-                    command=vm["command"],
-                    memory_bytes=vm["memory_bytes"],
-                    vcpus=vm["vcpus"],
-                    td=vm["td"],
+                memory, vcpus = vm["memory_bytes"], vm["vcpus"]
+                vms[flat(str(vm["name"]))] = Vm(
+                    name=flat(str(vm["name"])),
+                    pid=None if vm["pid"] is None else int(_number(vm["pid"])),
+                    command=None if vm["command"] is None else flat(str(vm["command"])),
+                    memory_bytes=None if memory is None else int(_number(memory)),
+                    vcpus=None if vcpus is None else int(_number(vcpus)),
+                    td=None if vm["td"] is None else flat(str(vm["td"])),
                 )
             here = [vm for vm in found["vms"] if vm["pages"] is not None]
+            total = found["total_pages"]
             yield Look(
-                at=float(found["seconds"]),
-                pages={vm["name"]: int(vm["pages"]) for vm in here},
-                total=found["total_pages"],
-                lives={vm["name"]: Life(vm["process"]) for vm in here},
-                broken=found["broken"],
+                at=_number(found["seconds"]),
+                pages={flat(str(vm["name"])): int(_number(vm["pages"])) for vm in here},
+                total=None if total is None else int(_number(total)),
+                lives={flat(str(vm["name"])): Life(vm["process"]) for vm in here},
+                broken=None if found["broken"] is None else flat(str(found["broken"])),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise MalformedInputError(
                 what, f"line {number}: no line of watch --format json"
             ) from error
+
+
+def _number(value: object) -> float:
+    """Return a number that a counter or a clock can show.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST:
+        raise ValueError(value)
+    return value

@@ -17,6 +17,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError
+from tdxreclaim.facts.evidence import flat
 from tdxreclaim.facts.kvm.counters import FOLDER, NAME, Life, Look, Vm, pages, read_command
 
 if TYPE_CHECKING:
@@ -161,11 +162,15 @@ class LiveCounters:
         return Vm(
             name=name,
             pid=pid,
-            command=(self._text(f"proc/{pid}/comm") or "").strip() or None,
+            command=self._command(pid),
             memory_bytes=memory,
             vcpus=self._vcpus(name) or vcpus,
             td=td,
         )
+
+    def _command(self, pid: int | str) -> str | None:
+        """Return a process's name for itself, in which it may have put anything."""
+        return flat((self._text(f"proc/{pid}/comm") or "").strip()) or None
 
     def _vcpus(self, name: str) -> int | None:
         """Count the vCPUs' folders: listing them opens no counter."""
@@ -193,8 +198,7 @@ class LiveCounters:
         for pid in self._processes():
             kinds = sorted(set(self._descriptors(pid)))
             if kinds:
-                comm = (self._text(f"proc/{pid}/comm") or "").strip() or "a process"
-                found.append(f"{comm} {pid}: {', '.join(kinds)}")
+                found.append(f"{self._command(pid) or 'a process'} {pid}: {', '.join(kinds)}")
         return tuple(found)
 
     def _processes(self) -> list[str]:

@@ -40,7 +40,7 @@ def render_table(
     for each in watch.followed.values():
         page.labelled(
             each.vm.name,
-            f"{each.watched.state}: {meaning(each)}",
+            f"{each.watched.state}: {meaning(each)}; {_kind(each)}",
             _STYLES.get(each.watched.state, ""),
         )
     for said in advice(watch, holders):
@@ -65,10 +65,9 @@ def _line(seconds: float, each: Followed) -> str:
 def _cells(each: Followed) -> tuple[str, ...]:
     watched = each.watched
     recent, left = watched.recent(), watched.left()
-    process = each.vm.command or "?"
     return (
         each.vm.name,
-        process if each.vm.pid is None else f"{process} {each.vm.pid}",
+        each.vm.command or "?",
         f"{watched.pages or 0:,}",
         "" if recent is None else f"{recent.pages_a_second:,.0f}",
         "" if recent is None else format_ns(recent.page.likely_ns),
@@ -86,10 +85,14 @@ def render_vms(watch: Watch, *, width: int = 80, color: bool = False) -> str:
             f"{each.vm.command or 'a process'} {each.vm.pid}" if each.vm.pid else "process gone",
             "size not known" if size is None else format_size(size),
             "vCPUs not known" if each.vcpus is None else f"{each.vcpus} vCPUs",
-            f"a TD: {each.td}" if each.td else "not known to be a TD",
+            _kind(each),
         ]
         page.labelled(each.vm.name, ", ".join(about))
     return page.text()
+
+
+def _kind(each: Followed) -> str:
+    return f"a TD: {each.td}" if each.td else "not known to be a TD"
 
 
 def render_end(
