@@ -70,12 +70,21 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes / unit:.2f} {name} ({size_bytes / decimal:.1f} {name.replace('i', '')})"
 
 
+# High over low.
+_WIDE = 3
+
+
 class Span(NamedTuple):
     """A time and its range, in integer nanoseconds; low <= likely <= high."""
 
     low_ns: int
     likely_ns: int
     high_ns: int
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is so wide that one time in it says nothing."""
+        return self.high_ns > _WIDE * self.low_ns
 
     def times(self, count: int) -> Span:
         """It, *count* times over; the whole range moves together."""
@@ -136,7 +145,9 @@ _TIMES = (
 
 
 def format_span(span: Span) -> str:
-    """Return ``about 92 min (90 to 102 min)``; one value where the range rounds to it."""
+    """Return ``about 92 min (90 to 102 min)``; the range alone where it is wide."""
+    if span.is_wide:
+        return format_range(span)
     name, unit = _unit(span.likely_ns)
     low, likely, high = (_digits(value / unit) for value in span)
     if low == high:
@@ -145,7 +156,9 @@ def format_span(span: Span) -> str:
 
 
 def format_range(span: Span) -> str:
-    """Return ``3.1 to 3.5 min``."""
+    """Return ``3.1 to 3.5 min``; ``62 s to 19 min`` where it is wide."""
+    if span.is_wide and span.low_ns and _unit(span.low_ns) != _unit(span.high_ns):
+        return f"{format_ns(span.low_ns)} to {format_ns(span.high_ns)}"
     name, unit = _unit(span.likely_ns)
     low, high = _digits(span.low_ns / unit), _digits(span.high_ns / unit)
     return f"{low} {name}" if low == high else f"{low} to {high} {name}"
@@ -176,6 +189,6 @@ def _unit(value_ns: int) -> tuple[str, int]:
 
 def _digits(value: float) -> str:
     """Return a number with two digits or more that count, none that do not."""
-    if value >= 10 or value == int(value):  # noqa: PLR2004  (two digits)
+    if value >= 9.95 or value == int(value):  # noqa: PLR2004  (two digits)
         return f"{value:.0f}"
     return f"{value:.1f}" if value >= 1 else f"{value:.2g}"

@@ -4,7 +4,8 @@ A shutdown's time is a page's cost times its pages, plus what does not depend on
 them, which is small and as in the base.  For each cause that may drive a page's
 cost (nothing, vCPUs, memory) `fit` solves for one cost, by least squares of the
 relative errors.  The steps of a page share it as in the base: rows tell no more
-than the sum.
+than the sum.  A cause that the rows leave open stays open: its curve is the
+base's, through these rows.
 
 Numbers are floats here: they end as integer nanoseconds, with a range.
 """
@@ -12,11 +13,18 @@ Numbers are floats here: they end as integer nanoseconds, with a range.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from tdxreclaim.costs.calibration import Beyond, Calibration, Origin, Point, Provenance, StepCost
+from tdxreclaim.costs.calibration import (
+    Beyond,
+    Calibration,
+    Cause,
+    Origin,
+    Point,
+    Provenance,
+    StepCost,
+)
 from tdxreclaim.costs.estimate import estimate
 from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import PLANS, Order
@@ -26,7 +34,7 @@ from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import PAGE_BYTES, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tdxreclaim.calibrate.observations import Observed
     from tdxreclaim.costs.calibration import Row
@@ -67,28 +75,28 @@ _FEWEST = 4
 _MOST_SUSPECTS = 40
 
 
+# A curve is one from so many points on.
+_LEAST_OF_A_CURVE = 2
+
+
+_GIB = 1 << 30
+
+
 # A column this much of which is not in the others' span is their combination.
 _DEPENDENT = 1e-3
 
 
-class Cause(StrEnum):
-    """What the cost of a page may grow with."""
-
-    NOTHING = "nothing"
-    VCPUS = "vcpus"
-    MEMORY = "memory"
-
-    def amount(self, row: Row) -> float:
-        """How much of it a shutdown had: vCPUs, or GiB."""
-        match self:
-            case Cause.NOTHING:
-                return 0.0
-            case Cause.VCPUS:
-                return row.vcpus
-            case Cause.MEMORY:
-                return row.memory_bytes / 2**30
-            case _:
-                assert_never(self)
+def _amount(cause: Cause, row: Row) -> float:
+    """How much of a cause a shutdown had: vCPUs, or GiB."""
+    match cause:
+        case Cause.NOTHING:
+            return 0.0
+        case Cause.VCPUS:
+            return row.vcpus
+        case Cause.MEMORY:
+            return row.memory_bytes / _GIB
+        case _:
+            assert_never(cause)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +121,7 @@ class Explanation:
 
     def seconds(self, timed: _Timed) -> float:
         """What it makes of a shutdown."""
-        page = self.page_ns + self.growth_ns * (self.cause.amount(timed.row) - self.least)
+        page = self.page_ns + self.growth_ns * (_amount(self.cause, timed.row) - self.least)
         page += self.clear_ns * timed.clears
         return (page * timed.pages + timed.rest_ns) / 1e9
 
@@ -250,13 +258,13 @@ def rest_ns(row: Row, base: Calibration) -> int:
 
 def _explain(cause: Cause, rows: Sequence[_Timed], clear_ns: float) -> Explanation | None:
     """Solve for one cause; None: the rows do not tell its costs apart."""
-    least = min(cause.amount(timed.row) for timed in rows)
+    least = min(_amount(cause, timed.row) for timed in rows)
     told = len({timed.clears for timed in rows}) > 1
     columns = [[1.0 for _ in rows]]
     if told:
         columns.append([float(timed.clears) for timed in rows])
     if cause is not Cause.NOTHING:
-        columns.append([cause.amount(timed.row) - least for timed in rows])
+        columns.append([_amount(cause, timed.row) - least for timed in rows])
     # Relative errors of the whole time: what is known already weighs too.
     weights = [timed.pages / (timed.row.seconds * 1e9) for timed in rows]
     wanted = [timed.page_ns - (0 if told else clear_ns * timed.clears) for timed in rows]
@@ -319,7 +327,7 @@ def _undetermined(
     rows: Sequence[_Timed], possible: Sequence[Explanation]
 ) -> Iterator[Undetermined]:
     for cause, name in ((Cause.VCPUS, "vCPUs"), (Cause.MEMORY, "memory")):
-        if len({cause.amount(timed.row) for timed in rows}) == 1:
+        if len({_amount(cause, timed.row) for timed in rows}) == 1:
             why = f"all of these had the same {name}: time one with other {name}"
             yield Undetermined(f"whether a page costs more with {name}", why)
     if len(possible) > 1 and possible[0].cause is not Cause.NOTHING:
@@ -344,14 +352,12 @@ def _calibration(
     margin: float,
 ) -> Calibration:
     best = possible[0]
+    curves = _curves(rows, possible, base)
     assumptions = [
         "all of a TD's memory was private and mapped, and TDs were shut down one at a time",
         "how the steps of a page share its cost: only the sum was measured",
+        *_said_of(curves, base),
     ]
-    if best.cause is not Cause.NOTHING:
-        others = ", ".join(each.cause for each in possible[1:])
-        also = f"; {others} would explain these shutdowns too" if others else ""
-        assumptions.append(f"a page's cost grows with {best.cause}{also}")
     source = (
         f"{len(rows)} timed shutdown{'s' if len(rows) > 1 else ''}; the split among the steps is "
         f"as in {base.name}"
@@ -364,48 +370,129 @@ def _calibration(
             action: StepCost(
                 points=points,
                 beyond=Beyond.RISE if len(points) > 1 else Beyond.HOLD,
+                grows_with=tuple(curves) if len(points) > 1 else (Cause.VCPUS,),
                 provenance=Provenance.DERIVED,
                 source=source,
             )
-            for action, points in _points(rows, best, base, margin).items()
+            for action, points in _points(rows, best, curves, base, margin).items()
         },
         rows=tuple(timed.row for timed in rows),
+        fitted=len(rows) - best.left_over,
     )
 
 
+class _Curve(NamedTuple):
+    """What a page costs without its clear, in ns, at amounts of a cause."""
+
+    costs: Mapping[int, float]
+    measured: bool
+    """Whether its shape was; else it is the base's, through these rows."""
+
+
+def _curves(
+    rows: Sequence[_Timed], possible: Sequence[Explanation], base: Calibration
+) -> dict[Cause, _Curve]:
+    """The causes that these rows leave open, each with what a page costs by it.
+
+    One cause drives the cost.  What the rows varied and what made nothing
+    dearer is out, unless it would by the base's shape have gone unnoticed; what
+    they did not vary is out where another cause explains them.
+    """
+    by_cause = {each.cause: each for each in possible}
+    enough = max(_SCATTER, _BETTER * possible[0].worst)
+    found = {}
+    for cause in (Cause.VCPUS, Cause.MEMORY):
+        varied = len({_amount(cause, timed.row) for timed in rows}) > 1
+        line = by_cause.get(cause)
+        if Cause.NOTHING not in by_cause:
+            if varied and line is not None:
+                found[cause] = _Curve(_line(rows, line), measured=True)
+            continue
+        costs, worst = _scaled(rows, cause, possible[0].clear_ns, base)
+        if costs and worst <= enough:
+            found[cause] = _Curve(costs, measured=False)
+    return found
+
+
+def _line(rows: Sequence[_Timed], line: Explanation) -> dict[int, float]:
+    return {
+        _exact(line.cause, timed.row): line.page_ns
+        + line.growth_ns * (_amount(line.cause, timed.row) - line.least)
+        for timed in rows
+    }
+
+
+def _scaled(
+    rows: Sequence[_Timed], cause: Cause, clear_ns: float, base: Calibration
+) -> tuple[dict[int, float], float]:
+    """The base's curve of a cause through these rows, and by how much it misses them.
+
+    Empty where the base has no such curve.
+    """
+    steps = [base.steps[action] for action in _PAGE_STEPS]
+    amounts = {point.amount(cause) for step in steps for point in step.points} - {None}
+    known = sorted(each for each in amounts if each is not None)
+    if len(known) < _LEAST_OF_A_CURVE:
+        return {}, 0.0
+
+    def page(amount: int) -> float:
+        at = min(amount, known[-1])
+        costs = (step.at(at, at, cause=cause) for step in steps)
+        return float(sum(cost.likely_ns for cost in costs))
+
+    shape = [page(_exact(cause, timed.row)) for timed in rows]
+    wanted = [timed.page_ns - clear_ns * timed.clears for timed in rows]
+    weights = [timed.pages / (timed.row.seconds * 1e9) for timed in rows]
+    left, right = _weigh(weights, shape), _weigh(weights, wanted)
+    factor = _dot(left, right) / _dot(left, left)
+    worst = max(abs(factor * a - b) for a, b in zip(left, right, strict=True))
+    return {amount: factor * page(amount) for amount in known}, worst
+
+
+def _exact(cause: Cause, row: Row) -> int:
+    return row.memory_bytes if cause is Cause.MEMORY else row.vcpus
+
+
+def _said_of(curves: Mapping[Cause, _Curve], base: Calibration) -> Iterator[str]:
+    if not curves:
+        return
+    names = " or ".join(cause.label for cause in curves)
+    shape = "" if all(each.measured for each in curves.values()) else f", as in {base.name}"
+    yield f"a page's cost grows with {names}{shape}: these shutdowns leave that open"
+
+
 def _points(
-    rows: Sequence[_Timed], best: Explanation, base: Calibration, least_margin: float
+    rows: Sequence[_Timed],
+    best: Explanation,
+    curves: Mapping[Cause, _Curve],
+    base: Calibration,
+    least_margin: float,
 ) -> dict[Action, tuple[Point, ...]]:
-    """The base's shares of what a page costs here; what grows is put into the kick."""
+    """What a page costs, in the base's shares: by each cause that is open, or once."""
     # Whole seconds were rounded.
     rounded = [0.5 / row.seconds for row, *_ in rows if row.seconds == int(row.seconds)]
     margin = max(best.worst, least_margin, *rounded)
-    fewest = min(timed.row.vcpus for timed in rows)
-    shares = {action: base.steps[action].at(fewest).likely_ns for action in _PAGE_STEPS}
-    scale = best.page_ns / sum(shares.values())
-    costs = {action: {1: [share * scale]} for action, share in shares.items()}
+
+    def point(vcpus: int | None, cost: float, memory_bytes: int | None = None) -> Point:
+        low, high = cost * max(0, 1 - margin), cost * (1 + margin)
+        return Point(vcpus, Span(round(low), round(cost), round(high)), memory_bytes)
+
+    shares = {action: base.steps[action].points[0].cost.likely_ns for action in _PAGE_STEPS}
+    whole = sum(shares.values())
+    found = {}
+    for action, share in shares.items():
+        each = share / whole
+        points = []
+        if Cause.MEMORY in curves:
+            costs = curves[Cause.MEMORY].costs
+            points += [point(None, costs[size] * each, size) for size in sorted(costs)]
+        if Cause.VCPUS in curves:
+            costs = curves[Cause.VCPUS].costs
+            points += [point(vcpus, costs[vcpus] * each) for vcpus in sorted(costs)]
+        found[action] = tuple(points) or (point(1, best.page_ns * each),)
     if best.clear_told:
-        costs[Action.CLEAR] = {1: [best.clear_ns]}
-    if best.growth_ns:
-        (kick,) = costs[Action.KICK].pop(1)
-        for timed in rows:
-            more = best.growth_ns * (best.cause.amount(timed.row) - best.least)
-            costs[Action.KICK].setdefault(timed.row.vcpus, []).append(kick + more)
-    return {
-        action: tuple(
-            Point(
-                vcpus,
-                Span(
-                    round(min(each) * max(0, 1 - margin)),
-                    round(sum(each) / len(each)),
-                    round(max(each) * (1 + margin)),
-                ),
-            )
-            for vcpus, each in sorted(costs[action].items())
-        )
-        for action in Action
-        if action in costs
-    }
+        found[Action.CLEAR] = (point(1, best.clear_ns),)
+    return found
 
 
 def _least_squares(

@@ -98,11 +98,10 @@ def _pieces(found: Fleet, format_: str, part: Shard) -> Iterator[str]:
 
 def _clearing() -> Span:
     """Return what clearing a page takes, by the published calibration."""
-    from tdxreclaim.costs.estimate import prices
     from tdxreclaim.costs.shipped import read_calibration
     from tdxreclaim.tables.teardown import Action
 
-    return prices(read_calibration("published"), 1)[Action.CLEAR]
+    return read_calibration("published").steps[Action.CLEAR].at(1)
 
 
 def _parse_shard(text: str | None) -> Shard:

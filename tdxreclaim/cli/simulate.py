@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,6 +40,11 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
     add_help_option=False, short_help="Emulate the shutdown of a TD: its time, its leftovers."
 )
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB, 1.2TiB.")
+@click.option(
+    "--mapped",
+    metavar="SIZE|PERCENT",
+    help="How much of it is private and mapped: 64GiB, 25 % (all of it, unless given).",
+)
 @click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
 @click.option(
     "--packages", metavar="N", default="1", show_default=True, help="The host's packages."
@@ -94,6 +100,7 @@ def simulate(
     /,
     *,
     memory: str | None,
+    mapped: str | None,
     vcpus: str | None,
     packages: str,
     order: str | None,
@@ -118,12 +125,17 @@ def simulate(
     CPU and kernel are this host's, a captured one's or faked, as in check.
     The steps are done on emulated pages, exact in their states; times come
     from a calibration and are ranges.  Exit status 20: it ends in machine
-    checks or leaked pages.
+    checks, or pages do not come back as they should.
     """
     record = read_calibration(calibration)
     colored, width = wants_color(color, output), terminal_width()
     if validate:
-        for option, value in (("--svg", svg), ("--html", html), ("--memory", memory)):
+        for option, value in (
+            ("--svg", svg),
+            ("--html", html),
+            ("--memory", memory),
+            ("--mapped", mapped),
+        ):
             if value is not None:
                 raise UsageError(option, "has no effect with --validate")
         emit(_validation(record, format_, width=width, color=colored), output, color=colored)
@@ -131,6 +143,7 @@ def simulate(
     simulation = _simulate(
         record,
         memory=_needed("--memory", "the TD's memory", memory),
+        mapped=mapped,
         vcpus=_needed("--vcpus", "how many vCPUs the TD has", vcpus),
         packages=packages,
         order=order,
@@ -157,6 +170,7 @@ def _simulate(
     calibration: Calibration,
     *,
     memory: str,
+    mapped: str | None,
     vcpus: str,
     packages: str,
     order: str | None,
@@ -168,7 +182,7 @@ def _simulate(
     at_page: tuple[str, ...],
     host: dict[str, Any],
 ) -> Simulation:
-    from tdxreclaim.cli.values import parse_number
+    from tdxreclaim.cli.values import naming_options, parse_number
     from tdxreclaim.costs.scene import compare as what_ifs
     from tdxreclaim.costs.scene import set_scene
     from tdxreclaim.costs.simulate import simulate as run
@@ -178,10 +192,13 @@ def _simulate(
     from tdxreclaim.report.simulate.simulation import Simulation
     from tdxreclaim.units import parse_size
 
-    shape = Shape(
-        memory_bytes=parse_size("--memory", memory),
-        vcpus=_parse_count("--vcpus", vcpus, MAX_VCPUS),
-    )
+    memory_bytes = parse_size("--memory", memory)
+    with naming_options():
+        shape = Shape(
+            memory_bytes=memory_bytes,
+            vcpus=_parse_count("--vcpus", vcpus, MAX_VCPUS),
+            mapped=None if mapped is None else _parse_mapped(mapped, memory_bytes),
+        )
     faults = _parse_faults(inject)
     steps = parse_number("--trace", trace, 100_000)
     watched = [parse_number("--at-page", pfn, 1 << 52) for pfn in at_page]
@@ -190,13 +207,14 @@ def _simulate(
     package_count = _parse_count("--packages", packages, 64)
     chosen = read_chosen_host(symbols=True, **host)
     decision = decide(chosen.facts)
-    scene = set_scene(
-        decision,
-        packages=package_count,
-        order=Order(order) if order else None,
-        clearing=Clearing(clear) if clear else None,
-    )
-    with Progress("simulate", "pages") as progress:
+    with naming_options():
+        scene = set_scene(
+            decision,
+            packages=package_count,
+            order=Order(order) if order else None,
+            clearing=Clearing(clear) if clear else None,
+        )
+    with naming_options(), Progress("simulate", "pages") as progress:
         result = run(
             shape,
             scene.plan,
@@ -221,6 +239,26 @@ def _parse_count(option: str, text: str, most: int) -> int:
     if count == 0:
         raise UsageError(option, f"0 is out of range: 1 to {most}")
     return count
+
+
+def _parse_mapped(text: str, memory_bytes: int) -> int:
+    """Bytes that are mapped, whole pages: a size, or percent of the memory, rounded up."""
+    from tdxreclaim.units import PAGE_BYTES, parse_size
+
+    number, percent, rest = text.strip().partition("%")
+    if not percent:
+        return parse_size("--mapped", text)
+    if rest or not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", number.strip(), re.ASCII):
+        raise UsageError("--mapped", f"{text!r} is not a size or a percentage (64GiB, 25%)")
+    thousandths = round(float(number) * 1000)
+    if not 0 < thousandths <= _ALL:
+        raise UsageError("--mapped", f"{text} is not above 0 % and up to 100 %")
+    pages = memory_bytes // PAGE_BYTES
+    return -(-pages * thousandths // _ALL) * PAGE_BYTES
+
+
+# 100 %, in thousandths of a percent.
+_ALL = 100_000
 
 
 def _parse_faults(given: tuple[str, ...]) -> Injections:

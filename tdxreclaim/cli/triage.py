@@ -156,15 +156,17 @@ def _time_question(
     record = read_calibration(calibration)
 
     def ask(decision: Decision) -> Answer:
+        from tdxreclaim.cli.values import naming_options
         from tdxreclaim.triage.time import judge_time
 
-        return judge_time(
-            decision,
-            record,
-            memory_bytes=memory_bytes,
-            vcpus=count,
-            observed_ns=observed_ns,
-        )
+        with naming_options():
+            return judge_time(
+                decision,
+                record,
+                memory_bytes=memory_bytes,
+                vcpus=count,
+                observed_ns=observed_ns,
+            )
 
     return ask
 

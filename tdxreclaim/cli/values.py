@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import UsageError
 from tdxreclaim.facts.cpu import (
@@ -15,6 +17,9 @@ from tdxreclaim.facts.cpu import (
 )
 from tdxreclaim.facts.fake import FakedCpu
 from tdxreclaim.tables.cpus import CPUS, INTEL, VENDOR_NAMES, find_cpu_by_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _FORMS = "write a codename (emeraldrapids), 6/0xcf, 06-cf-02, or a CPUID signature (0xC06F2)"
 
@@ -35,6 +40,27 @@ _NUMBERS = re.compile(
 # Below this there is no Intel CPU that anybody asks about: the number was
 # meant as a model ("0x8f"), not as a signature.
 _LEAST_FAMILY_OF_SIGNATURE = 4
+
+
+# What the emulator calls a thing, and the option that gives it.
+_OPTIONS = {
+    name: f"--{name}" for name in ("memory", "mapped", "vcpus", "packages", "cpu", "kernel")
+} | {"page": "--at-page", "faults": "--inject"}
+
+
+@contextmanager
+def naming_options() -> Iterator[None]:
+    """Let an error about a thing name the option that gave it.
+
+    Raises:
+        UsageError: as it was raised within, ``memory`` as ``--memory``.
+
+    """
+    try:
+        yield
+    except UsageError as error:
+        thing, space, rest = error.what.partition(" ")
+        raise UsageError(f"{_OPTIONS.get(thing, thing)}{space}{rest}", error.why) from error
 
 
 def parse_number(option: str, text: str, largest: int) -> int:

@@ -7,19 +7,22 @@ it cannot.  The caller opens the file; the shipped ones are
 Format (``schema = "tdxreclaim.calibration/1"``)::
 
     [record]   name, host, kernel, date, origin; cpu if it is known;
-               assumptions, leaves_out (lists)
+               assumptions, leaves_out (lists); fitted, how many numbers were
+               fitted to the rows, if it is known
     [steps.X]  for each step X: provenance, source, and either
-               low_ns, likely_ns, high_ns, or beyond and points; of a step that
-               was measured on something else stand_in, of a merged one
-               taken_from
-    [[steps.X.points]]  vcpus, low_ns, likely_ns, high_ns; ascending vcpus
+               low_ns, likely_ns, high_ns, or beyond, grows_with and points;
+               of a step that was measured on something else stand_in, of a
+               merged one taken_from
+    [[steps.X.points]]  low_ns, likely_ns, high_ns at vcpus, at memory_bytes,
+               or at both; ascending
     [[sources]]  of a merged calibration: name, host, kernel, date, origin, cpu
     [[rows]]   what was published or measured of whole teardowns:
                order, clearing, vcpus, memory_bytes, seconds, source
 
-Times are integer nanoseconds, low <= likely <= high.  ``beyond`` says what
-happens outside the points: ``hold`` keeps the nearest one, ``rise`` takes the
-cost to grow with vCPUs (see ``StepCost.at``).
+Times are integer nanoseconds, low <= likely <= high.  ``grows_with`` lists the
+causes that may drive the cost (vcpus, memory); of several nobody knows which
+one does, and a cost covers them all.  ``beyond`` says what happens past the
+last point: ``hold`` keeps it, ``rise`` may go on as between the last two.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from tdxreclaim.tables.kernels import release_series
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tdxreclaim.engine.plan import Clearing, Order
     from tdxreclaim.tables.teardown import Action
@@ -59,27 +62,47 @@ class Provenance(StrEnum):
     ASSUMED = "assumed"
 
 
+class Cause(StrEnum):
+    """What a cost may grow with."""
+
+    NOTHING = "nothing"
+    VCPUS = "vcpus"
+    MEMORY = "memory"
+
+    @property
+    def label(self) -> str:
+        """How prose spells it."""
+        return "vCPUs" if self is Cause.VCPUS else self.value
+
+
 class Beyond(StrEnum):
-    """What a cost does outside its points."""
+    """What a cost does past its last point."""
 
     HOLD = "hold"
     RISE = "rise"
 
 
 class Point(NamedTuple):
-    """A cost at one number of vCPUs."""
+    """A cost at a number of vCPUs, at a size of memory, or at both."""
 
-    vcpus: int
+    vcpus: int | None
     cost: Span
+    memory_bytes: int | None = None
+
+    def amount(self, cause: Cause) -> int | None:
+        """How much there was of *cause*; None: the point tells nothing of it."""
+        return self.memory_bytes if cause is Cause.MEMORY else self.vcpus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCost:
-    """What one step costs, by the TD's number of vCPUs."""
+    """What one step costs, by what it may grow with."""
 
     points: tuple[Point, ...]
-    """One point where the number of vCPUs does not matter."""
+    """One point where nothing matters."""
     beyond: Beyond
+    grows_with: tuple[Cause, ...] = (Cause.VCPUS,)
+    """Causes that are not excluded; none is NOTHING."""
     provenance: Provenance
     source: str
     stand_in: str | None = None
@@ -87,39 +110,74 @@ class StepCost:
     taken_from: str | None = None
     """Which of the calibration's ``sources`` it is of; None: of the calibration itself."""
 
-    def at(self, vcpus: int) -> Span:
-        """The cost at *vcpus*.
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is one cost, whatever the TD."""
+        return self.points == (Point(1, self.points[0].cost),) and self.beyond is Beyond.HOLD
 
-        At a point, the point's.  Between two points the likely cost is on the
-        straight line between them, and all that a monotone cost could be is in
-        range: low to high of both.  Outside, HOLD keeps the nearest point;
-        RISE keeps likely and high below the first point and lets low fall to
-        0, and past the last point continues the last line as likely, with no
-        growth as low and growth twice as steep as high.
+    def at(
+        self, vcpus: int, memory_bytes: int | None = None, *, cause: Cause | None = None
+    ) -> Span:
+        """The cost of a TD: the envelope over every curve that its causes leave possible.
+
+        Each cause has the curve through its points, straight between them, the
+        nearest point's cost outside; past the last one RISE has a second curve
+        that goes on.  Likely is the middle between the lowest and the highest
+        likely.  *cause*, if it is one of the step's, is taken as the one; where
+        *memory_bytes* is not known, a cost that may grow with it covers all of
+        its points.
         """
-        first, last = self.points[0], self.points[-1]
-        if vcpus <= first.vcpus:
-            rises = vcpus < first.vcpus and self.beyond is Beyond.RISE
-            return first.cost._replace(low_ns=0) if rises else first.cost
-        if vcpus >= last.vcpus:
-            if vcpus == last.vcpus or self.beyond is Beyond.HOLD or len(self.points) == 1:
-                return last.cost
-            before = self.points[-2]
-            slope = max(0, last.cost.likely_ns - before.cost.likely_ns)
-            growth = slope * (vcpus - last.vcpus) // (last.vcpus - before.vcpus)
-            low, likely, high = last.cost
-            return Span(low, likely + growth, high + 2 * growth)
-        left, right = next(
-            pair for pair in pairwise(self.points) if pair[0].vcpus <= vcpus < pair[1].vcpus
-        )
-        if vcpus == left.vcpus:
-            return left.cost
-        rise = right.cost.likely_ns - left.cost.likely_ns
-        return Span(
-            min(left.cost.low_ns, right.cost.low_ns),
-            left.cost.likely_ns + rise * (vcpus - left.vcpus) // (right.vcpus - left.vcpus),
-            max(left.cost.high_ns, right.cost.high_ns),
-        )
+        causes = (cause,) if cause in self.grows_with else self.grows_with
+        if len(self.points) == 1 or not causes:
+            return self.points[0].cost
+        amounts = {Cause.VCPUS: vcpus, Cause.MEMORY: memory_bytes}
+        return envelope([span for each in causes for span in self._curves(each, amounts[each])])
+
+    def _curves(self, cause: Cause, amount: int | None) -> list[Span]:
+        curve = self._curve(cause)
+        if amount is None:
+            return [span for _, span in curve]
+        first, last = curve[0], curve[-1]
+        if amount <= first[0]:
+            return [first[1]]
+        if amount > last[0]:
+            goes_on = self.beyond is Beyond.RISE and len(curve) > 1
+            return [last[1], _rising(curve[-2], last, amount)] if goes_on else [last[1]]
+        left, right = next(pair for pair in pairwise(curve) if pair[0][0] < amount <= pair[1][0])
+        return [_between(left, right, amount)]
+
+    def _curve(self, cause: Cause) -> list[tuple[int, Span]]:
+        """The points of a cause, ascending; several at one amount are one."""
+        found: dict[int, list[Span]] = {}
+        for point in self.points:
+            amount = point.amount(cause)
+            if amount is not None:
+                found.setdefault(amount, []).append(point.cost)
+        return [(amount, envelope(spans)) for amount, spans in sorted(found.items())]
+
+
+def envelope(spans: Sequence[Span]) -> Span:
+    """The span that covers all of *spans*, likely in the middle of their likelies."""
+    likely = [span.likely_ns for span in spans]
+    return Span(
+        min(span.low_ns for span in spans),
+        (min(likely) + max(likely)) // 2,
+        max(span.high_ns for span in spans),
+    )
+
+
+def _between(left: tuple[int, Span], right: tuple[int, Span], amount: int) -> Span:
+    """The cost on the straight line through two points."""
+    part, whole = amount - left[0], right[0] - left[0]
+    return Span(*(a + (b - a) * part // whole for a, b in zip(left[1], right[1], strict=True)))
+
+
+def _rising(before: tuple[int, Span], last: tuple[int, Span], amount: int) -> Span:
+    """The cost where the last line goes on; one that falls does not."""
+    part, whole = amount - last[0], last[0] - before[0]
+    return Span(
+        *(b + max(0, b - a) * part // whole for a, b in zip(before[1], last[1], strict=True))
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,6 +232,8 @@ class Calibration:
     rows: tuple[Row, ...]
     cpu: str | None = None
     """The CPU as ``GenuineIntel 6/0x8f``; None: not stated."""
+    fitted: int | None = None
+    """How many numbers were fitted to the rows; None: not stated."""
     sources: tuple[Origin, ...] = ()
     """The calibrations that it was merged from; empty: it was not merged."""
 
@@ -181,6 +241,13 @@ class Calibration:
     def itself(self) -> Origin:
         """Its own record."""
         return Origin(self.name, self.host, self.kernel, self.date, self.origin, self.cpu)
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """What its costs may grow with, where it leaves several open; else empty."""
+        found = {each for cost in self.steps.values() for each in cost.grows_with}
+        several = len(self.steps) and any(len(cost.grows_with) > 1 for cost in self.steps.values())
+        return tuple(each for each in Cause if each in found) if several else ()
 
     @property
     def stand_ins(self) -> dict[Action, str]:

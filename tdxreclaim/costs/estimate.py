@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from tdxreclaim.engine.faults import NOTHING, Injections, busy_turns
 from tdxreclaim.engine.module import Platform
@@ -22,18 +22,44 @@ from tdxreclaim.units import ZERO, Span
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tdxreclaim.costs.calibration import Calibration, Extrapolation, Provenance, Row
+    from tdxreclaim.costs.calibration import Calibration, Cause, Extrapolation, Provenance, Row
 
 Counts = Counter[tuple[Phase, Action]]
 
 
 LEAVES_OUT = (
     "the reuse of the memory, and everything before guest_memfd is closed",
-    "other TDs of the host, whose teardowns wait for the same locks",
+    "other TDs of the host: their teardowns share the memory's bandwidth",
     "NUMA distance, memory bandwidth and yields of the lock between pages",
     "a step that fails is priced like one that succeeds",
 )
 """What no calibration covers."""
+
+
+# High over low from which on each cause is named.
+_NAMES_CAUSES = 1.5
+
+
+class Contradiction(NamedTuple):
+    """What somebody reported of shutdowns that no curve through the timed ones gives."""
+
+    least_bytes: int
+    """Mapped memory that is like the TD that was reported on, from here ..."""
+    most_bytes: int
+    """... to here."""
+    says: str
+
+
+CONTRADICTIONS = (
+    Contradiction(
+        800 << 30,
+        1800 << 30,
+        "kata-containers 13564 says that the teardown of a TD of about 1.2 TiB takes minutes, with "
+        "no duration measured; every curve through the timed shutdowns gives hours. Memory that "
+        "the guest never accepted, 2 MiB pages in that vendor's kernel or loose words "
+        "would explain it: not settled",
+    ),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +82,9 @@ class Estimate:
 
     steps: tuple[StepBill, ...]
     """By phase (A, B, C) and action, whatever the plan's order; none with count 0."""
+    causes: Mapping[Cause, Span]
+    """The total if one cause drives the costs; empty where the calibration leaves no two open."""
+    mapped_bytes: int
     calibration: str
     extrapolates: tuple[Extrapolation, ...]
     """In what respects the TD lies outside what the calibration timed."""
@@ -76,6 +105,32 @@ class Estimate:
         Of CLEAR it is what skipping the clear saves.
         """
         return _sum(step for step in self.steps if step.action is action)
+
+    @property
+    def contradictions(self) -> tuple[str, ...]:
+        """Reports of such shutdowns that contradict it."""
+        if not self.causes or all(step.action is not Action.REMOVE for step in self.steps):
+            return ()
+        return tuple(
+            each.says
+            for each in CONTRADICTIONS
+            if each.least_bytes <= self.mapped_bytes <= each.most_bytes
+        )
+
+    @property
+    def ratio(self) -> float:
+        """The range, high over low."""
+        return self.total.high_ns / max(self.total.low_ns, 1)
+
+    @property
+    def names_causes(self) -> bool:
+        """Whether the range is so wide that each cause is said with its time."""
+        return bool(self.causes) and self.ratio > _NAMES_CAUSES
+
+    @property
+    def has_likely(self) -> bool:
+        """Whether the range is so narrow that one time in it is worth saying."""
+        return not self.total.is_wide
 
     @property
     def clearing_share(self) -> float:
@@ -101,14 +156,19 @@ class Validation:
         return self.emulated.likely_ns / self.published_ns - 1
 
 
-def prices(calibration: Calibration, vcpus: int) -> dict[Action, Span]:
-    """What each step costs for a TD with *vcpus*."""
-    return {action: cost.at(vcpus) for action, cost in calibration.steps.items()}
+def prices(
+    calibration: Calibration, shape: Shape, cause: Cause | None = None
+) -> dict[Action, Span]:
+    """What each step costs for a TD; if *cause* alone drives the costs, where it is given."""
+    return {
+        action: cost.at(shape.vcpus, shape.mapped_bytes, cause=cause)
+        for action, cost in calibration.steps.items()
+    }
 
 
 def price(counts: Mapping[tuple[Phase, Action], int], cal: Calibration, shape: Shape) -> Estimate:
     """Turn counted steps into time."""
-    each = prices(cal, shape.vcpus)
+    each = prices(cal, shape)
     phases, actions = list(Phase), list(Action)
     ordered = sorted(counts, key=lambda key: (phases.index(key[0]), actions.index(key[1])))
     return Estimate(
@@ -125,8 +185,10 @@ def price(counts: Mapping[tuple[Phase, Action], int], cal: Calibration, shape: S
             for phase, action in ordered
             if counts[phase, action]
         ),
+        causes={cause: _total(counts, prices(cal, shape, cause)) for cause in cal.causes},
+        mapped_bytes=shape.mapped_bytes,
         calibration=cal.name,
-        extrapolates=cal.extrapolates(vcpus=shape.vcpus, memory_bytes=shape.memory_bytes),
+        extrapolates=cal.extrapolates(vcpus=shape.vcpus, memory_bytes=shape.mapped_bytes),
         leaves_out=(*cal.leaves_out, *LEAVES_OUT),
     )
 
@@ -205,6 +267,13 @@ def _removed(pages: int, injections: Injections) -> tuple[Counts, int]:
     return counts, freed
 
 
+def degrees_of_freedom(calibration: Calibration) -> int | None:
+    """Rows less the numbers that were fitted to them; None: not stated how many those are."""
+    if calibration.fitted is None:
+        return None
+    return max(0, len(calibration.rows) - calibration.fitted)
+
+
 def validate(calibration: Calibration) -> tuple[Validation, ...]:
     """Each whole teardown that the calibration knows, beside the model's."""
     return tuple(
@@ -220,6 +289,13 @@ def validate(calibration: Calibration) -> tuple[Validation, ...]:
         )
         for row in calibration.rows
     )
+
+
+def _total(counts: Mapping[tuple[Phase, Action], int], each: Mapping[Action, Span]) -> Span:
+    total = ZERO
+    for (_, action), count in counts.items():
+        total = total.plus(each[action].times(count))
+    return total
 
 
 def _sum(steps: Iterable[StepBill]) -> Span:

@@ -117,7 +117,7 @@ def _stand_in(decision: Decision, assumed: list[str]) -> bool:
     """Return whether the CPU has the erratum where the question does not arise on this host."""
     if decision.silicon.status is Silicon.NO_TDX:
         why = f"needed: there is no TDX CPU here ({decision.silicon.because})"
-        raise UsageError("--cpu", why)
+        raise UsageError("cpu", why)
     assumed.append(f"a host with this CPU: {decision.because}")
     return decision.silicon.status is not Silicon.NOT_AFFECTED
 
@@ -136,12 +136,12 @@ def _plan(decision: Decision, assumed: list[str]) -> tuple[Plan, str]:
         case KernelClearing.ALWAYS | KernelClearing.ON_ERRATUM:
             return _plan_of_kernel(kernel), name
         case KernelClearing.NO_TDX_HOST if decision.verdict is not Verdict.NOT_APPLICABLE:
-            why = f"{name} cannot run TDs ({kernel.because}); name another release with --kernel"
+            why = f"{name} cannot run TDs ({kernel.because}); name another release"
             raise UsageError("kernel", why)
         case _:
             assumed.append(
                 f"{name} clears on the erratum alone, as {_DEFAULT_PLAN.name} and later do: what it "
-                "does is not known; name a release with --kernel"
+                "does is not known; name a release"
             )
             return _DEFAULT_PLAN, name
 

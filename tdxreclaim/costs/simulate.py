@@ -127,7 +127,7 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
     machine = build(shape, platform)
     for page in recorder.pages:
         machine.pages.isolate(page)
-    cheap = {action: span.likely_ns for action, span in prices(calibration, shape.vcpus).items()}
+    cheap = {action: span.likely_ns for action, span in prices(calibration, shape).items()}
     host = Host(machine, shape, plan, prices=cheap, recorder=recorder, progress=progress)
     for page, line in put_in(injections, machine, shape, plan.order, seed, tick(0)):
         host.note_fault(page, line)

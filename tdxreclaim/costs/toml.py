@@ -13,6 +13,7 @@ from tdxreclaim.costs.calibration import (
     SCHEMA,
     Beyond,
     Calibration,
+    Cause,
     Origin,
     Point,
     Provenance,
@@ -44,6 +45,8 @@ def _lines(calibration: Calibration) -> Iterator[str]:
     yield from _origin_lines(calibration.itself)
     yield from _list("assumptions", calibration.assumptions)
     yield from _list("leaves_out", calibration.leaves_out)
+    if calibration.fitted is not None:
+        yield f"fitted = {calibration.fitted}"
     for source in calibration.sources:
         yield from ("", "[[sources]]", *_origin_lines(source))
     for action, cost in calibration.steps.items():
@@ -85,13 +88,22 @@ def _step_lines(action: Action, cost: StepCost) -> Iterator[str]:
         yield f"stand_in = {text(cost.stand_in)}"
     if cost.taken_from is not None:
         yield f"taken_from = {text(cost.taken_from)}"
-    if len(cost.points) == 1 and cost.points[0].vcpus == 1 and cost.beyond is Beyond.HOLD:
+    if cost.is_plain:
         yield from _span(cost.points[0].cost)
         return
     yield f"beyond = {text(cost.beyond)}"
+    yield f"grows_with = [{', '.join(text(each) for each in cost.grows_with)}]"
     for point in cost.points:
-        yield from ("", f"[[steps.{action}.points]]", f"vcpus = {point.vcpus}")
+        yield from ("", f"[[steps.{action}.points]]")
+        if point.vcpus is not None:
+            yield f"vcpus = {point.vcpus}"
+        if point.memory_bytes is not None:
+            yield _memory_line(point.memory_bytes)
         yield from _span(point.cost)
+
+
+def _memory_line(memory_bytes: int) -> str:
+    return f"memory_bytes = {memory_bytes:_} # {format_size(memory_bytes)}"
 
 
 def _span(span: Span) -> Iterator[str]:
@@ -104,7 +116,7 @@ def _row_lines(row: Row) -> Iterator[str]:
     yield f"order = {text(row.order)}"
     yield f"clearing = {text(row.clearing)}"
     yield f"vcpus = {row.vcpus}"
-    yield f"memory_bytes = {row.memory_bytes:_} # {format_size(row.memory_bytes)}"
+    yield _memory_line(row.memory_bytes)
     yield f"seconds = {row.seconds}"
     yield f"source = {text(row.source)}"
 
@@ -240,6 +252,7 @@ def load(text: str, what: str) -> Calibration:
         steps={action: _step(steps.table(action)) for action in Action},
         rows=tuple(_row(each) for each in top.tables("rows")) if top.has("rows") else (),
         cpu=record.optional("cpu"),
+        fitted=record.integer("fitted", 0) if record.has("fitted") else None,
         sources=sources,
     )
     names = {each.name for each in sources}
@@ -270,19 +283,17 @@ def _step(table: Table) -> StepCost:
     stand_in, taken_from = table.optional("stand_in"), table.optional("taken_from")
     if table.has("points"):
         beyond = table.choice("beyond", Beyond)
+        grows_with = _grows_with(table)
         points = tuple(_point(each) for each in table.tables("points"))
-        if not points:
-            raise table.bad("points", "expected at least one")
-        for i, (left, right) in enumerate(pairwise(points)):
-            if left.vcpus >= right.vcpus:
-                raise table.bad(f"points[{i + 1}].vcpus", "expected ascending vcpus")
+        _check_points(table, points, grows_with)
     else:
-        beyond = Beyond.HOLD
+        beyond, grows_with = Beyond.HOLD, (Cause.VCPUS,)
         points = (Point(1, read_span(table)),)
     table.done()
     return StepCost(
         points=points,
         beyond=beyond,
+        grows_with=grows_with,
         provenance=provenance,
         source=source,
         stand_in=stand_in,
@@ -290,8 +301,34 @@ def _step(table: Table) -> StepCost:
     )
 
 
+def _grows_with(table: Table) -> tuple[Cause, ...]:
+    if not table.has("grows_with"):
+        return (Cause.VCPUS,)
+    named = table.texts("grows_with")
+    able = [cause.value for cause in Cause if cause is not Cause.NOTHING]
+    if not set(named) <= set(able) or len(set(named)) < len(named):
+        raise table.bad("grows_with", f"expected a list of {' and '.join(able)}")
+    return tuple(Cause(each) for each in named)
+
+
+def _check_points(table: Table, points: tuple[Point, ...], causes: tuple[Cause, ...]) -> None:
+    if not points:
+        raise table.bad("points", "expected at least one")
+    keys = [(point.vcpus or 0, point.memory_bytes or 0) for point in points]
+    for i, (left, right) in enumerate(pairwise(keys)):
+        if left >= right:
+            raise table.bad(f"points[{i + 1}].vcpus", "expected ascending vcpus, then memory_bytes")
+    for cause in causes:
+        if all(point.amount(cause) is None for point in points):
+            raise table.bad("grows_with", f"no point says at which {cause.label} it is")
+
+
 def _point(table: Table) -> Point:
-    point = Point(table.integer("vcpus", 1), read_span(table))
+    vcpus = table.integer("vcpus", 1) if table.has("vcpus") else None
+    memory = table.integer("memory_bytes", PAGE_BYTES) if table.has("memory_bytes") else None
+    if vcpus is None and memory is None:
+        raise table.bad("vcpus", "missing, expected integer")
+    point = Point(vcpus, read_span(table), memory)
     table.done()
     return point
 

@@ -67,7 +67,7 @@ class Injections:
             value = getattr(self, each.name)
             if value is not None and not 0 <= value <= MAX_INJECTED:
                 name = each.name.replace("_", "-")
-                raise UsageError(f"inject {name}", f"{value} is not between 0 and {MAX_INJECTED}")
+                raise UsageError(name, f"{value} is not between 0 and {MAX_INJECTED}")
 
     def check(self, shape: Shape) -> None:
         """See that they fit.
@@ -77,11 +77,11 @@ class Injections:
         """
         if self.busy + self.reclaim_fails > shape.guest_pages:
             raise UsageError(
-                "inject", f"busy and reclaim-fails exceed the guest's {shape.guest_pages} pages"
+                "faults", f"busy and reclaim-fails exceed the guest's {shape.guest_pages} pages"
             )
         lines = shape.guest_pages * LINES_PER_PAGE
         if max(self.poison_hardware + self.poison_integrity, self.partial_writes or 0) > lines:
-            raise UsageError("inject", f"more lines than the guest's {lines}")
+            raise UsageError("faults", f"more lines than the guest's {lines}")
 
 
 NOTHING = Injections()

@@ -33,8 +33,8 @@ MAX_PFN = 1 << 40
 class Shape:
     """A TD's size.
 
-    All of its memory counts as private, accepted and mapped in 4 KiB pages:
-    no release up to 7.1 maps larger ones.
+    Its private memory is mapped in 4 KiB pages: no release up to 7.3 maps
+    larger ones.
 
     Raises:
         UsageError: a number makes no sense; ``what`` names the field.
@@ -42,6 +42,8 @@ class Shape:
 
     memory_bytes: int
     vcpus: int
+    mapped: int | None = None
+    """Bytes that are private and mapped, where the guest did not accept all; None: all."""
     base_pfn: int = 0x100000
     """Page frame number of the first guest page; 0x100000 is 4 GiB."""
     tdcx_pages_per_vcpu: int = 5
@@ -56,6 +58,12 @@ class Shape:
             raise UsageError(
                 "memory", f"{self.memory_bytes} bytes are not a whole number of 4 KiB pages"
             )
+        if self.mapped is not None and not 0 < self.mapped <= self.memory_bytes:
+            raise UsageError("mapped", f"{self.mapped} bytes: not between 1 page and the memory")
+        if self.mapped_bytes % PAGE_BYTES:
+            raise UsageError(
+                "mapped", f"{self.mapped_bytes} bytes are not a whole number of 4 KiB pages"
+            )
         if not 1 <= self.vcpus <= MAX_VCPUS:
             raise UsageError("vcpus", f"{self.vcpus} is not between 1 and {MAX_VCPUS}")
         if min(self.base_pfn, self.tdcx_pages_per_vcpu, self.tdcs_pages) < 0:
@@ -66,7 +74,12 @@ class Shape:
     @property
     def guest_pages(self) -> int:
         """Private 4 KiB pages of the guest."""
-        return self.memory_bytes // PAGE_BYTES
+        return self.mapped_bytes // PAGE_BYTES
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Private memory that is mapped: what has to be given back."""
+        return self.memory_bytes if self.mapped is None else self.mapped
 
     @property
     def sept_pages(self) -> int:

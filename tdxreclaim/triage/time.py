@@ -14,6 +14,7 @@ from tdxreclaim.tables.findings.times import (
     TIME_EXPECTED,
     TIME_FITS,
     TIME_NOT_RECLAIM,
+    TIME_ONE_CAUSE,
     TIME_TOO_LONG,
     TIME_TOO_SHORT,
     TIME_UNPROVEN,
@@ -23,7 +24,9 @@ from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:
-    from tdxreclaim.costs.calibration import Calibration
+    from collections.abc import Mapping, Sequence
+
+    from tdxreclaim.costs.calibration import Calibration, Cause
     from tdxreclaim.tables.findings.kind import Kind
 
 # Nobody said on what hardware the published times were taken.
@@ -32,6 +35,10 @@ _LENIENCE_PERCENT = 25
 
 # Where the number of vCPUs is not told: the fewest a TD has, and the most that was timed.
 _FEWEST_VCPUS, _MOST_VCPUS = 1, 64
+
+
+# High over low from which on each cause is named.
+_NAMES_CAUSES = 1.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +59,10 @@ class Answer:
     expected: Span | None = None
     scene: Scene | None = None
     estimate: Estimate | None = None
+    causes: Mapping[Cause, Span] | None = None
+    """The time by each cause that may drive it, where that makes a difference; else empty."""
+    explained_by: tuple[Cause, ...] = ()
+    """Which of them explain what was observed."""
     hkid_first: Span | None = None
     premises: tuple[str, ...] = ()
 
@@ -92,8 +103,10 @@ def judge_time(
     fast = _around(
         [estimate(shape, first.plan, first.platform, calibration).total for shape in shapes]
     )
+    causes = _by_cause(estimates) if expected.high_ns > _NAMES_CAUSES * expected.low_ns else {}
+    explained_by = tuple(each for each, span in causes.items() if _fits(observed_ns, span))
     return Answer(
-        kind=_compare(observed_ns, expected, main, memory_bytes),
+        kind=_compare(observed_ns, expected, main, memory_bytes, len(explained_by) < len(causes)),
         because="",
         observed_ns=observed_ns,
         memory_bytes=memory_bytes,
@@ -101,6 +114,8 @@ def judge_time(
         expected=expected,
         scene=scene,
         estimate=main,
+        causes=causes,
+        explained_by=explained_by,
         hkid_first=fast,
         premises=calibration.premises(cpu=identified_cpu(decision), kernel=decision.kernel.release),
     )
@@ -124,12 +139,35 @@ def _around(spans: list[Span]) -> Span:
     )
 
 
-def _compare(observed_ns: int | None, expected: Span, main: Estimate, memory_bytes: int) -> Kind:
+def _by_cause(estimates: Sequence[Estimate]) -> dict[Cause, Span]:
+    """The time by each cause, over all of *estimates*."""
+    return {
+        cause: _around([each.causes[cause] for each in estimates]) for cause in estimates[0].causes
+    }
+
+
+def _fits(observed_ns: int | None, expected: Span) -> bool:
+    return observed_ns is not None and not (
+        _is_above(observed_ns, expected) or _is_below(observed_ns, expected)
+    )
+
+
+def _is_above(observed_ns: int, expected: Span) -> bool:
+    return observed_ns * 100 > expected.high_ns * (100 + _LENIENCE_PERCENT)
+
+
+def _is_below(observed_ns: int, expected: Span) -> bool:
+    return observed_ns * 100 < expected.low_ns * (100 - _LENIENCE_PERCENT)
+
+
+def _compare(
+    observed_ns: int | None, expected: Span, main: Estimate, memory_bytes: int, one_cause: bool
+) -> Kind:
     if observed_ns is None:
         return TIME_EXPECTED
-    if observed_ns * 100 > expected.high_ns * (100 + _LENIENCE_PERCENT):
+    if _is_above(observed_ns, expected):
         return TIME_TOO_LONG
-    if observed_ns * 100 < expected.low_ns * (100 - _LENIENCE_PERCENT):
+    if _is_below(observed_ns, expected):
         return TIME_TOO_SHORT
     if any(
         each.what == "memory_bytes"
@@ -139,14 +177,14 @@ def _compare(observed_ns: int | None, expected: Span, main: Estimate, memory_byt
         for each in main.extrapolates
     ):
         return TIME_UNPROVEN
-    return TIME_FITS
+    return TIME_ONE_CAUSE if one_cause else TIME_FITS
 
 
 def shares(answer: Answer) -> dict[str, float]:
     """Return the likely share of removal, clearing, HKID and control pages, 0 to 1.
 
     Empty where there is no estimate.  Clearing of control pages counts as
-    clearing; ``kick`` (interrupting the vCPUs at each page) is part of removal.
+    clearing.
     """
     bill = answer.estimate
     if bill is None or not bill.total.likely_ns:
@@ -162,7 +200,6 @@ def shares(answer: Answer) -> dict[str, float]:
         for phase in Phase
     }
     return {
-        "kick": bill.action(Action.KICK).likely_ns / total,
         "removal": by_phase[Phase.GUEST_PAGES] / total,
         "clearing": clearing / total,
         "hkid": by_phase[Phase.HKID] / total,

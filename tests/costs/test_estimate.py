@@ -1,5 +1,6 @@
 """Time: the published totals, the closed form, the calibration's reader."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tdxreclaim.costs.calibration
-from tdxreclaim.costs.calibration import Beyond, Point, Provenance, StepCost
-from tdxreclaim.costs.estimate import estimate, step_counts, validate
+from tdxreclaim.costs.calibration import Beyond, Cause, Point, Provenance, StepCost
+from tdxreclaim.costs.estimate import degrees_of_freedom, estimate, step_counts, validate
 from tdxreclaim.costs.simulate import simulate
 from tdxreclaim.costs.toml import load
 from tdxreclaim.engine.faults import Injections
@@ -69,33 +70,122 @@ def test_a_cleared_page_takes_1_8_to_2_us_and_nobody_measured_it() -> None:
     assert any("GiB" in each for each in PUBLISHED.assumptions)
 
 
-def test_the_slow_path_grows_with_vcpus_and_its_doubt_shows_between_the_points() -> None:
-    kick = PUBLISHED.steps[Action.KICK]
-    costs = [kick.at(vcpus) for vcpus in range(1, 300)]
+RISING = (Point(10, Span(90, 100, 110)), Point(20, Span(180, 200, 220)))
 
-    assert [c.likely_ns for c in costs] == sorted(c.likely_ns for c in costs)
-    assert all(c.low_ns <= c.likely_ns <= c.high_ns for c in costs)
-    assert kick.at(48).low_ns == kick.at(32).low_ns
-    assert kick.at(48).high_ns == kick.at(64).high_ns
-    assert kick.at(1).low_ns == 0
+
+def cost(points: tuple[Point, ...], beyond: Beyond, *causes: Cause) -> StepCost:
+    return StepCost(
+        points=points,
+        beyond=beyond,
+        grows_with=causes or (Cause.VCPUS,),
+        provenance=Provenance.ASSUMED,
+        source="a test",
+    )
 
 
 def test_a_cost_between_and_beyond_its_points() -> None:
-    points = (Point(10, Span(90, 100, 110)), Point(20, Span(180, 200, 220)))
-    rise = StepCost(
-        points=points, beyond=Beyond.RISE, provenance=Provenance.ASSUMED, source="a test"
-    )
-    hold = StepCost(
-        points=points, beyond=Beyond.HOLD, provenance=Provenance.ASSUMED, source="a test"
-    )
+    rise, hold = cost(RISING, Beyond.RISE), cost(RISING, Beyond.HOLD)
 
-    assert rise.at(10) == hold.at(10) == Span(90, 100, 110)
-    assert rise.at(20) == hold.at(20) == Span(180, 200, 220)
-    assert rise.at(15) == hold.at(15) == Span(90, 150, 220)
-    assert rise.at(1) == Span(0, 100, 110)
-    assert hold.at(1) == Span(90, 100, 110)
-    assert rise.at(25) == Span(180, 250, 320)
+    for each in (rise, hold):
+        assert each.at(10) == each.at(1) == Span(90, 100, 110)
+        assert each.at(20) == Span(180, 200, 220)
+        assert each.at(15) == Span(135, 150, 165)
     assert hold.at(25) == Span(180, 200, 220)
+    assert rise.at(25) == Span(180, 225, 275), "it stays, or goes on as before"
+
+
+def test_a_cost_that_falls_does_not_go_on_falling() -> None:
+    falling = (Point(10, Span(180, 200, 220)), Point(20, Span(90, 100, 110)))
+
+    assert cost(falling, Beyond.RISE).at(99) == Span(90, 100, 110)
+
+
+def test_a_cost_covers_every_cause_that_is_open() -> None:
+    points = (
+        Point(10, Span(90, 100, 110), 4 << 30),
+        Point(20, Span(180, 200, 220), 8 << 30),
+    )
+    both = cost(points, Beyond.HOLD, Cause.VCPUS, Cause.MEMORY)
+
+    assert both.at(10, 8 << 30) == Span(90, 150, 220)
+    assert both.at(10, 8 << 30, cause=Cause.VCPUS) == Span(90, 100, 110)
+    assert both.at(10, 8 << 30, cause=Cause.MEMORY) == Span(180, 200, 220)
+    assert both.at(10) == Span(90, 150, 220), "the memory is not known"
+    settled = cost(points, Beyond.HOLD, Cause.MEMORY)
+    assert settled.at(10, 8 << 30, cause=Cause.VCPUS) == Span(180, 200, 220)
+
+
+def test_points_of_different_causes_stand_side_by_side() -> None:
+    points = (
+        Point(None, Span(50, 50, 50), 4 << 30),
+        Point(None, Span(70, 70, 70), 8 << 30),
+        Point(10, Span(90, 100, 110)),
+        Point(20, Span(180, 200, 220)),
+    )
+    both = cost(points, Beyond.HOLD, Cause.VCPUS, Cause.MEMORY)
+
+    assert both.at(15, 6 << 30, cause=Cause.VCPUS) == Span(135, 150, 165)
+    assert both.at(15, 6 << 30, cause=Cause.MEMORY) == Span(60, 60, 60)
+
+
+# GiB and vCPUs; then what the curves through the published rows give: by vCPUs
+# flat and rising, by memory flat and rising, in seconds.
+ENVELOPES = [
+    (2, 1, 8.0, 8.0, 8.0, 8.0),
+    (16, 248, 221, 1051, 64, 64),
+    (64, 8, 264, 264, 284, 284),
+    (128, 32, 617, 617, 700, 700),
+    (256, 64, 3545, 3545, 2412, 2412),
+    (400, 64, 5539, 5539, 5539, 5539),
+    (1024, 4, 4107, 4107, 14180, 33830),
+    (1024, 8, 4225, 4225, 14180, 33830),
+    (1024, 64, 14180, 14180, 14180, 33830),
+    (1228.8, 96, 17016, 28090, 17016, 48340),
+    (2048, 512, 28360, 286900, 28360, 132150),
+]
+
+
+@pytest.mark.parametrize(
+    ("gib", "vcpus", "curves"), [(row[0], int(row[1]), row[2:]) for row in ENVELOPES]
+)
+def test_an_estimate_is_the_envelope_over_the_causes(
+    gib: float, vcpus: int, curves: tuple[float, ...]
+) -> None:
+    shape = Shape(memory_bytes=int(gib * 2**18) * 4096, vcpus=vcpus)
+    done = estimate(shape, PLANS["6.16"], Platform(erratum=False), PUBLISHED)
+
+    assert done.total.low_ns == pytest.approx(min(curves) * 0.97e9, rel=0.01)
+    assert done.total.high_ns == pytest.approx(max(curves) * 1.10e9, rel=0.01)
+    by_vcpus, by_memory = done.causes[Cause.VCPUS], done.causes[Cause.MEMORY]
+    assert by_vcpus.low_ns == pytest.approx(min(curves[:2]) * 0.97e9, rel=0.01)
+    assert by_vcpus.high_ns == pytest.approx(max(curves[:2]) * 1.10e9, rel=0.01)
+    assert by_memory.low_ns == pytest.approx(min(curves[2:]) * 0.97e9, rel=0.01)
+    assert by_memory.high_ns == pytest.approx(max(curves[2:]) * 1.10e9, rel=0.01)
+    assert done.names_causes == (done.ratio > 1.5)
+    assert done.has_likely == (done.ratio <= 3)
+
+
+def test_time_goes_by_what_is_mapped() -> None:
+    part = Shape(memory_bytes=1 << 40, vcpus=8, mapped=64 << 30)
+    whole = Shape(memory_bytes=64 << 30, vcpus=8)
+    done = [estimate(x, PLANS["6.18"], Platform(erratum=False), PUBLISHED) for x in (part, whole)]
+
+    assert done[0] == done[1]
+
+
+def test_a_report_that_contradicts_the_rows_is_named_where_the_td_is_like_it() -> None:
+    def said(gib: int, plan: str) -> int:
+        shape = Shape(memory_bytes=gib << 30, vcpus=96)
+        done = estimate(shape, PLANS[plan], Platform(erratum=False), PUBLISHED)
+        return len(done.contradictions)
+
+    assert [said(1228, "6.18"), said(64, "6.18"), said(1228, "hkid-first")] == [1, 0, 0]
+
+
+def test_six_totals_by_six_numbers_leave_nothing_over() -> None:
+    assert degrees_of_freedom(PUBLISHED) == 0
+    assert degrees_of_freedom(replace(PUBLISHED, fitted=2)) == 4
+    assert degrees_of_freedom(replace(PUBLISHED, fitted=None)) is None
 
 
 def test_an_estimate_says_what_it_rests_on() -> None:
@@ -178,18 +268,26 @@ def test_counts_by_hand() -> None:
 
 
 BAD = [
-    ("likely_ns = 2_400", 'likely_ns = "2 us"', "steps.block.likely_ns: expected integer"),
-    ("likely_ns = 2_400", "likely_ns = true", "steps.block.likely_ns: expected integer"),
-    ("likely_ns = 2_400", "likely_ns = -1", "steps.block.likely_ns: expected 0 or more"),
+    ("likely_ns = 1_900", 'likely_ns = "2 us"', "steps.clear.likely_ns: expected integer"),
+    ("likely_ns = 1_900", "likely_ns = true", "steps.clear.likely_ns: expected integer"),
+    ("likely_ns = 1_900", "likely_ns = -1", "steps.clear.likely_ns: expected 0 or more"),
     (
-        "likely_ns = 2_400",
+        "likely_ns = 1_900",
         "likely_ns = 1",
-        "steps.block.likely_ns: expected low_ns <= likely_ns <= high_ns",
+        "steps.clear.likely_ns: expected low_ns <= likely_ns <= high_ns",
     ),
-    ("likely_ns = 2_400\n", "", "steps.block.likely_ns: missing, expected integer"),
-    ("vcpus = 32\nlow", "vcpus = 4\nlow", "steps.kick.points[1].vcpus: expected ascending vcpus"),
-    ("vcpus = 4\nlow", "vcpus = 0\nlow", "steps.kick.points[0].vcpus: expected 1 or more"),
-    ('beyond = "rise"', 'beyond = "wish"', "steps.kick.beyond: expected one of hold, rise"),
+    ("likely_ns = 1_900\n", "", "steps.clear.likely_ns: missing, expected integer"),
+    ("vcpus = 32\n", "vcpus = 3\n", "steps.block.points[1].vcpus: expected ascending vcpus"),
+    ("vcpus = 4\n", "vcpus = 0\n", "steps.block.points[0].vcpus: expected 1 or more"),
+    (
+        "memory_bytes = 19_327_352_832",
+        "memory_bytes = 4095",
+        "steps.block.points[0].memory_bytes: expected 4096 or more",
+    ),
+    ('["vcpus", "memory"]', '["vcpus", "moon"]', "steps.block.grows_with: expected a list of"),
+    ('["vcpus", "memory"]', '["vcpus", "vcpus"]', "steps.block.grows_with: expected a list of"),
+    ("fitted = 6", 'fitted = "six"', "record.fitted: expected integer"),
+    ('beyond = "rise"', 'beyond = "wish"', "steps.block.beyond: expected one of hold, rise"),
     ("[steps.freeid]", "[steps.free]", "steps.freeid: missing, expected table"),
     ("[steps.block]", "[steps.nap]\n[steps.block]", "steps.nap: unknown field"),
     ("[record]", "[record]\ncolour = 1", "record.colour: unknown field"),

@@ -400,7 +400,7 @@ def test_the_life_of_a_page_in_both_orders() -> None:
     ]
     assert first[-2].seen is Seen.DATA
     # 77 pages went before it, at what a page costs.
-    each = upstream[0].at_ns - CAL.steps[Action.BLOCK].at(3).likely_ns
+    each = upstream[0].at_ns - CAL.steps[Action.BLOCK].at(3, SMALL.mapped_bytes).likely_ns
     assert each % 77 == 0
     for life in (upstream, first):
         for earlier, later in pairwise(life):
@@ -463,7 +463,7 @@ def test_other_numbers_that_cannot_be() -> None:
         Shape(memory_bytes=4096, vcpus=1, base_pfn=-1)
     with pytest.raises(UsageError, match="packages: 0 is not between 1 and 64"):
         Platform(erratum=True, packages=0)
-    with pytest.raises(UsageError, match="inject busy"):
+    with pytest.raises(UsageError, match="busy: -1"):
         Injections(busy=-1)
     with pytest.raises(UsageError, match="exceed the guest's 600 pages"):
         run(PLANS["6.18"], OTHER, Injections(busy=300, reclaim_fails=301))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.calibrate.clear import saturates_at
 from tdxreclaim.costs.calibration import SCHEMA as CALIBRATION_SCHEMA
-from tdxreclaim.costs.calibration import Beyond, Calibration, Origin, Provenance, StepCost
+from tdxreclaim.costs.calibration import Calibration, Origin, Point, Provenance, StepCost
 from tdxreclaim.report.document import dump, tool
 
 if TYPE_CHECKING:
@@ -173,6 +173,7 @@ def _calibration(calibration: Calibration) -> dict[str, object]:
             **_origin(calibration.itself),
             "assumptions": list(calibration.assumptions),
             "leaves_out": list(calibration.leaves_out),
+            **({} if calibration.fitted is None else {"fitted": calibration.fitted}),
         },
         "sources": [_origin(each) for each in calibration.sources],
         "steps": {action: _step(cost) for action, cost in calibration.steps.items()},
@@ -200,10 +201,20 @@ def _step(cost: StepCost) -> dict[str, object]:
         document["stand_in"] = cost.stand_in
     if cost.taken_from is not None:
         document["taken_from"] = cost.taken_from
-    if len(cost.points) == 1 and cost.points[0].vcpus == 1 and cost.beyond is Beyond.HOLD:
+    if cost.is_plain:
         return document | cost.points[0].cost._asdict()
-    points = [{"vcpus": point.vcpus, **point.cost._asdict()} for point in cost.points]
-    return document | {"beyond": cost.beyond, "points": points}
+    points = [_point(point) for point in cost.points]
+    return document | {
+        "beyond": cost.beyond,
+        "grows_with": list(cost.grows_with),
+        "points": points,
+    }
+
+
+def _point(point: Point) -> dict[str, int]:
+    at = {"vcpus": point.vcpus, "memory_bytes": point.memory_bytes}
+    known = {name: value for name, value in at.items() if value is not None}
+    return known | point.cost._asdict()
 
 
 def _run(run: Run) -> dict[str, object]:

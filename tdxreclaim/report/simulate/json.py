@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.costs.estimate import degrees_of_freedom
 from tdxreclaim.engine.states import describe
 from tdxreclaim.report.document import dump, tool
 from tdxreclaim.report.simulate.text import PHASE_NAMES, headline
@@ -43,6 +44,7 @@ def render(simulation: Simulation) -> str:
         "exit_status": int(simulation.exit_status),
         "td": {
             "memory_bytes": shape.memory_bytes,
+            "mapped_bytes": shape.mapped_bytes,
             "vcpus": shape.vcpus,
             "guest_pages": shape.guest_pages,
             "sept_pages": shape.sept_pages,
@@ -82,6 +84,9 @@ def render(simulation: Simulation) -> str:
         },
         "estimate": {
             "total": estimate.total._asdict(),
+            "has_likely": estimate.has_likely,
+            "causes": {cause: span._asdict() for cause, span in estimate.causes.items()},
+            "contradictions": list(estimate.contradictions),
             "clearing": estimate.action(Action.CLEAR)._asdict(),
             "clearing_share": round(estimate.clearing_share, 4),
             "phases": [
@@ -188,6 +193,7 @@ def render_validation(calibration: Calibration, rows: tuple[Validation, ...]) ->
             "schema": VALIDATE_SCHEMA,
             "tool": tool(),
             "warnings": list(calibration.premises()),
+            "degrees_of_freedom": degrees_of_freedom(calibration),
             "rows": [
                 {
                     "order": each.row.order,

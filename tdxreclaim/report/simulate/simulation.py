@@ -12,10 +12,13 @@ from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import format_size
 
 if TYPE_CHECKING:
-    from tdxreclaim.costs.calibration import Calibration
+    from collections.abc import Mapping
+
+    from tdxreclaim.costs.calibration import Calibration, Cause
     from tdxreclaim.costs.simulate import Result
     from tdxreclaim.engine.shape import Shape
     from tdxreclaim.policy.model import Decision
+    from tdxreclaim.units import Span
 
 
 class Simulation(NamedTuple):
@@ -63,6 +66,12 @@ class Simulation(NamedTuple):
         """Where it was read what the kernel does to a guest page whose removal failed."""
         row = self.scene.plan.row
         return str(row.failed_page_citation) if row is not None else ""
+
+    @property
+    def causes(self) -> Mapping[Cause, Span]:
+        """The time by each cause that is open, where the range is so wide that it matters."""
+        estimate = self.result.estimate
+        return estimate.causes if estimate.names_causes else {}
 
     @property
     def premises(self) -> tuple[str, ...]:

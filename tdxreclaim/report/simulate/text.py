@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.costs.calibration import Cause
+from tdxreclaim.costs.estimate import degrees_of_freedom
 from tdxreclaim.engine.plan import PLANS, Clearing, Order
 from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.engine.states import describe
@@ -48,6 +50,10 @@ def draw(sheet: Sheet, simulation: Simulation) -> None:
     """Put the simulation on a sheet."""
     result, scene = simulation.result, simulation.scene
     sheet.paragraph(f"{headline(simulation)}{faked_note(simulation.report)}", "bold")
+    for cause, span in simulation.causes.items():
+        sheet.paragraph(f"{_IF[cause]:<32}{format_range(span)}", first="  ", indent=4)
+    if simulation.causes:
+        sheet.paragraph(SETTLES)
     sheet.blank()
     sheet.labelled("TD", _size(simulation))
     cpu = f"{scene.cpu}, {'with' if scene.platform.erratum else 'without'} tdx_pw_mce"
@@ -78,8 +84,22 @@ def draw(sheet: Sheet, simulation: Simulation) -> None:
         sheet.item(premise)
     sheet.item(f"Calibration {calibration.name}: {calibration.origin} ({calibration.date}).")
     sheet.item(f"Measured on: {calibration.host}; kernel: {calibration.kernel}.")
+    for contradiction in result.estimate.contradictions:
+        sheet.item(f"Open contradiction: {contradiction}.")
     for caveat in simulation.caveats[len(simulation.premises) :]:
         sheet.item(caveat)
+
+
+_IF = {
+    Cause.VCPUS: "if the cost grows with vCPUs",
+    Cause.MEMORY: "if it grows with memory",
+}
+
+
+SETTLES = (
+    "The timed shutdowns cannot tell which. Two of one memory size with different vCPUs, or of "
+    "different sizes with the same vCPUs, would: tdxreclaim calibrate fit."
+)
 
 
 def headline(simulation: Simulation) -> str:
@@ -87,19 +107,23 @@ def headline(simulation: Simulation) -> str:
     result, scene = simulation.result, simulation.scene
     shape = simulation.shape
     size = format_size(shape.memory_bytes)
+    if shape.mapped is not None:
+        size += f" ({format_size(shape.mapped)} of it mapped)"
     article = "An" if size.startswith(("8", "11 ", "18 ", "11.", "18.")) else "A"
     said = (
         f"{article} {size} TD with {_many(shape.vcpus, 'vCPU')} takes "
         f"{format_span(result.estimate.total)} to shut down {_where(simulation)}"
     )
     clear = result.estimate.action(Action.CLEAR)
-    share = f"{format_percent(result.estimate.clearing_share)} of this order"
+    share = ""
+    if result.estimate.has_likely:
+        share = f" ({format_percent(result.estimate.clearing_share)} of this order)"
     if clear.likely_ns and scene.platform.erratum:
-        said += f", of which the clearing that this CPU needs is {format_range(clear)} ({share})"
+        said += f", of which the clearing that this CPU needs is {format_range(clear)}{share}"
     elif clear.likely_ns:
         always = scene.plan.row is not None and scene.plan.row.clearing is KernelClearing.ALWAYS
         who = f"{FIRST_THAT_SKIPS} and later save" if always else "without it one saves"
-        said += f"; {who} the clearing, {format_range(clear)} ({share})"
+        said += f"; {who} the clearing, {format_range(clear)}{share}"
     said += "."
     if clear.likely_ns and Action.CLEAR in simulation.calibration.stand_ins:
         said += " The clearing is priced by a stand-in, not by MOVDIR64B."
@@ -325,7 +349,7 @@ def render_validation(
     sheet.paragraph("Published teardowns beside the emulated ones", "bold")
     sheet.blank()
     sheet.table(
-        ("order", ">vCPUs", ">memory taken", ">published", ">emulated", ">error"),
+        ("order", ">vCPUs", ">memory taken", ">published", ">emulated"),
         (
             (
                 each.row.order,
@@ -333,7 +357,6 @@ def render_validation(
                 format_size(each.row.memory_bytes),
                 f"{each.row.seconds} s",
                 f"{each.emulated.likely_ns / 1e9:.1f} s",
-                f"{each.error * 100:+.2f} %",
             )
             for each in rows
         ),
@@ -341,12 +364,30 @@ def render_validation(
     sheet.blank()
     for said in calibration.premises():
         sheet.paragraph(f"WARNING: {said}.", "yellow")
-    sheet.paragraph(
-        "A calibration that was fitted to such rows reproduces them; that shows that the "
-        "arithmetic is right, not that another host behaves so. The published sizes are in GB, "
-        "taken for GiB."
-    )
+    sheet.paragraph(f"{_freedom(calibration, rows)} The published sizes are in GB, taken for GiB.")
     return sheet.text()
+
+
+def _freedom(calibration: Calibration, rows: tuple[Validation, ...]) -> str:
+    """What it is worth that the rows come out."""
+    worst = max(abs(each.error) for each in rows)
+    free = degrees_of_freedom(calibration)
+    if free is None:
+        return f"How many numbers were fitted to them is not stated; the worst is {worst:.1%} off."
+    said = (
+        f"{free} degree{'' if free == 1 else 's'} of freedom: {_number(len(rows))} totals by "
+        f"{_number(calibration.fitted or 0)} fitted numbers"
+    )
+    if free == 0:
+        return (
+            f"{said}. They come out because they were put in; they prove nothing of another host."
+        )
+    return f"{said}. The worst is {worst:.1%} off."
+
+
+def _number(count: int) -> str:
+    words = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    return words[count] if count < len(words) else str(count)
 
 
 def render_scenario(scenario: Scenario, *, width: int = 80, color: bool = False) -> str:

@@ -111,6 +111,8 @@ def _time(answer: Answer) -> dict[str, object]:
         "memory_bytes": answer.memory_bytes,
         "vcpus": answer.vcpus,
         "expected": answer.expected and answer.expected._asdict(),
+        "causes": {each: span._asdict() for each, span in (answer.causes or {}).items()},
+        "explained_by": list(answer.explained_by),
         "hkid_first": answer.hkid_first and answer.hkid_first._asdict(),
         "shares": {name: round(share, 4) for name, share in shares(answer).items()},
         "assumed": list(answer.scene.assumed) if answer.scene else [],

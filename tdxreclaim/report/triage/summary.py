@@ -124,11 +124,30 @@ def time_finding(answer: Answer) -> Finding:
     else:
         expectation = format_span(expected)
     observed = "" if answer.observed_ns is None else format_ns(answer.observed_ns)
-    values = {"observed": observed, "expected": expectation, "because": answer.because}
+    values = {
+        "observed": observed,
+        "expected": expectation,
+        "because": answer.because or _causes(answer),
+    }
     finding = replace(Finding.of(kind, values), details=tuple(_details(answer)))
     if kind is TIME_EXPECTED and expected is None:
         return replace(finding, sentence=f"no time can be expected: {answer.because}")
     return finding
+
+
+def _causes(answer: Answer) -> str:
+    """Each cause with its time, those that explain the observed one first."""
+    if not answer.causes or answer.observed_ns is None:
+        return ""
+    said = [
+        f"a cost that grows with {cause.label} explains it ({format_range(answer.causes[cause])})"
+        for cause in answer.explained_by
+    ]
+    for cause, span in answer.causes.items():
+        if cause not in answer.explained_by:
+            side = "less" if span.high_ns < answer.observed_ns else "more"
+            said.append(f"one that grows with {cause.label} takes {side} ({format_range(span)})")
+    return ", ".join(said)
 
 
 def _details(answer: Answer) -> list[str]:
@@ -150,14 +169,24 @@ def _details(answer: Answer) -> list[str]:
     )
     details.append(
         f"where the time goes: removal of guest pages {share['removal']} (block, track, remove, "
-        f"write back, and {share['kick']} in kicking the vCPUs, which grows with them), {clearing}, HKID {share['hkid']}, control pages "
+        f"write back and kick the vCPUs; how they share it is not known), {clearing}, HKID {share['hkid']}, control pages "
         f"{share['control_pages']}"
     )
     if answer.hkid_first is not None:
         details.append(
             "what would change it: the HKID released first, which no release does: "
-            f"{format_range(answer.hkid_first)}; less memory; fewer vCPUs"
+            f"{format_range(answer.hkid_first)}; less memory that is mapped"
         )
+    if answer.causes:
+        details += [
+            f"if the cost grows with {cause.label}: {format_range(span)}"
+            for cause, span in answer.causes.items()
+        ]
+        details.append(
+            "what would settle it: two shutdowns of one memory size with different vCPUs, or of "
+            "different sizes with the same vCPUs (tdxreclaim calibrate fit)"
+        )
+    details += [f"open contradiction: {each}" for each in bill.contradictions]
     details += [f"assumed: {each}" for each in scene.assumed]
     for what, value, low, high in bill.extrapolates:
         if answer.vcpus is None and what == "vcpus":

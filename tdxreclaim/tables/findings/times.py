@@ -26,8 +26,23 @@ TIME_FITS = Kind(
     "{expected} is expected",
     meaning="The time goes into taking the pages back one by one; that is how every upstream "
     "release does it.",
-    advice="Give the TD less memory or fewer vCPUs, or raise the timeouts. What would change it "
+    advice="Give the TD less memory, or raise the timeouts. What would change it "
     "is an order that releases the HKID first, which no release has.",
+    versions="6.16 and later",
+    citations=(NUMBERS,),
+    certainty=Certainty.INFERRED,
+)
+
+
+TIME_ONE_CAUSE = Kind(
+    id="time-one-cause",
+    severity=Severity.WARNING,
+    sentence="the observed {observed} may be reclaim, of which {expected} is expected: {because}",
+    meaning="The timed shutdowns vary vCPUs and memory together, so that nobody knows which of "
+    "the two makes a page dearer. This time fits one of them, or lies between them.",
+    advice="Time a TD of the same memory with other vCPUs, or the reverse: that settles it "
+    "(tdxreclaim calibrate fit). If the cause that fits is not the one here, look for what else "
+    "took the time.",
     versions="6.16 and later",
     citations=(NUMBERS,),
     certainty=Certainty.INFERRED,
@@ -53,8 +68,8 @@ TIME_TOO_LONG = Kind(
     severity=Severity.WARNING,
     sentence="the observed {observed} is more than the {expected} that giving pages back "
     "explains: this is not reclaim alone",
-    meaning="Something else takes the rest: waiting for another TD's teardown (tdx_lock), "
-    "a stop that was never sent, a guest that takes its time to shut down.",
+    meaning="Something else takes the rest: a stop that was never sent, a guest that takes its "
+    "time to shut down, TDs that were stopped one after another.",
     advice="Find out when QEMU got its signal and when it was gone; look for other TDs that "
     "were shut down at the same time.",
     versions="6.16 and later",
@@ -94,6 +109,7 @@ TIME_NOT_RECLAIM = Kind(
 ROWS = (
     TIME_EXPECTED,
     TIME_FITS,
+    TIME_ONE_CAUSE,
     TIME_TOO_SHORT,
     TIME_TOO_LONG,
     TIME_UNPROVEN,
