@@ -15,8 +15,9 @@ from tdxreclaim.engine.plan import HKID_FIRST, PLANS, Clearing, Order, Plan, pla
 from tdxreclaim.errors import UsageError
 from tdxreclaim.policy.model import Decision, KernelFinding, Posture, Silicon, Verdict
 from tdxreclaim.tables.kernels import (
-    KERNELS,
+    FIRST_THAT_SKIPS,
     RUNS_TDS,
+    FailedPage,
     find_kernel,
     release_series,
     spell_span,
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
     from tdxreclaim.engine.shape import Shape
 
 
-def _first_plan(clearing: KernelClearing) -> Plan:
-    """The plan of the first releases that clear so."""
-    return PLANS[str(next(row.first for row in KERNELS if row.clearing is clearing))]
+def _careful_plan(clearing: KernelClearing) -> Plan:
+    """The plan of releases that clear so; of those that hand failed pages back, if some do."""
+    plans = [PLANS[str(row.first)] for row in RUNS_TDS if row.clearing is clearing]
+    return next((each for each in plans if each.failed_page is FailedPage.HANDED_BACK), plans[0])
 
 
-# The plan for a kernel that is not known: what every release since 6.18 does.
-_DEFAULT_PLAN = _first_plan(KernelClearing.ON_ERRATUM)
+# The plan for a kernel that is not known: it clears as every release since 6.18 does.
+_DEFAULT_PLAN = _careful_plan(KernelClearing.ON_ERRATUM)
 
 
 class Scene(NamedTuple):
@@ -140,18 +142,18 @@ def _plan(decision: Decision, assumed: list[str]) -> tuple[Plan, str]:
             raise UsageError("kernel", why)
         case _:
             assumed.append(
-                f"{name} clears on the erratum alone, as {_DEFAULT_PLAN.name} and later do: what it "
-                "does is not known; name a release"
+                f"{name} clears on the erratum alone, as {FIRST_THAT_SKIPS} and later do, and "
+                "hands pages back whose removal fails: what it does is not known; name a release"
             )
             return _DEFAULT_PLAN, name
 
 
 def _plan_of_kernel(kernel: KernelFinding) -> Plan:
-    """The plan of the row whose code a kernel has; of the first that clears so, if not known."""
+    """The plan of the row whose code a kernel has; a careful one, if not known."""
     version = kernel.row.first if kernel.row else release_series(kernel.release)
     plan = plan_of(version) if version else None
-    first = _first_plan(kernel.clearing)
-    return plan if plan is not None and plan.clearing is first.clearing else first
+    careful = _careful_plan(kernel.clearing)
+    return plan if plan is not None and plan.clearing is careful.clearing else careful
 
 
 def _comparable() -> Iterator[tuple[str, Plan, str]]:
