@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.fake import FakedCpu
     from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.facts.images.parts import Images
     from tdxreclaim.facts.sources.base import Source
 
 _CAPTURE_FORMATS = ("cpuinfo", "lscpu", "lscpu-json", "cpuid", "kernel-log", "tree", "tar")
@@ -37,6 +38,17 @@ def _once(*names: str, **settings: Any) -> Callable[..., Any]:  # noqa: ANN401  
         return given[0] if given else None
 
     return click.option(*names, multiple=True, callback=only, **settings)
+
+
+image_option = click.option(
+    "--image",
+    metavar="PATH",
+    multiple=True,
+    shell_complete=completion.files,
+    help="Read a kernel that need not run: kvm-intel.ko, vmlinuz, vmlinux, a configuration, "
+    "System.map, Module.symvers, /boot, /usr/lib/modules/RELEASE, a root, a .deb. May be given "
+    "several times, all of one kernel.",
+)
 
 
 def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -72,6 +84,7 @@ def host_options(command: Callable[..., Any]) -> Callable[..., Any]:
             shell_complete=completion.kernels,
             help="Fake the kernel release, such as 6.17.",
         ),
+        image_option,
         click.option(
             "--live",
             is_flag=True,
@@ -101,6 +114,7 @@ def read_chosen_host(
     kernel: str | None,
     live: bool,
     cross_check: bool,
+    image: tuple[str, ...] = (),
 ) -> Host:
     """Return the host that the options mean.
 
@@ -125,14 +139,47 @@ def read_chosen_host(
     if cross_check and (from_ is not None or faked is not None):
         raise UsageError("--cross-check", "compares this host's own CPU; not with --from or --cpu")
 
+    images = _images(image, kernel)
     if from_ is None and faked is not None and not live:
         host, faked = _nothing_but(faked)
+    elif from_ is None and images is not None and not live:
+        from tdxreclaim.facts.fake import nothing_known
+
+        host = Host(nothing_known(), "command line", "faked")
     else:
         source, name, form = _open(from_, from_format)
         with contextlib.closing(source):
             facts = read_host(source, symbols=symbols, cross_check=cross_check)
         host = Host(facts, name, form)
-    return _lay_over(host, faked, kernel)
+    return _lay_over(host, faked, kernel, images)
+
+
+def _images(paths: tuple[str, ...], kernel: str | None) -> Images | None:
+    """Return the kernel that the files at *paths* are of, that of release *kernel* if given."""
+    if not paths:
+        return None
+    from tdxreclaim.facts.images.open import read_images
+
+    if "" in paths:
+        raise UsageError("--image", "the name is empty")
+    return read_images(paths, kernel)
+
+
+def with_images(facts: HostFacts, paths: tuple[str, ...], name: str) -> HostFacts:
+    """Return the facts of the host *name* with what the files of its own kernel tell.
+
+    Raises:
+        HostReadError, MalformedInputError: one of *paths* cannot be read, or
+            is of another kernel.
+
+    """
+    if not paths:
+        return facts
+    from tdxreclaim.facts.fake import lay_images
+    from tdxreclaim.facts.images.open import read_images
+
+    release = facts.release.value
+    return lay_images(facts, read_images(paths, release, name), release)
 
 
 def _open(from_: str | None, from_format: str | None) -> tuple[Source, str, str]:
@@ -161,15 +208,19 @@ def _nothing_but(faked: FakedCpu) -> tuple[Host, FakedCpu]:
     )
 
 
-def _lay_over(host: Host, faked: FakedCpu | None, kernel: str | None) -> Host:
-    if faked is None and kernel is None:
+def _lay_over(
+    host: Host, faked: FakedCpu | None, kernel: str | None, images: Images | None
+) -> Host:
+    if faked is None and kernel is None and images is None:
         return host
-    from tdxreclaim.facts.fake import fake_cpu, fake_kernel
+    from tdxreclaim.facts.fake import fake_cpu, fake_kernel, lay_images
 
     facts = host.facts
     if faked is not None:
         facts = fake_cpu(facts, faked)
-    if kernel is not None:
+    if images is not None:
+        facts = lay_images(facts, images, kernel)
+    elif kernel is not None:
         facts = fake_kernel(facts, kernel)
     return host._replace(facts=facts)
 
@@ -221,8 +272,11 @@ def _faked_cpu(
 
 
 def _release(text: str) -> str:
+    import os
     import re
 
+    if os.path.exists(text) or "/" in text:
+        raise UsageError("--kernel", f"takes a release; give a file as --image {text}")
     release = text.removeprefix("v")
     if not re.fullmatch(
         r"[1-9]\d{0,2}\.(?:0|[1-9]\d{0,2})(?:[.+~_-][\w.+~-]{0,100})?", release, re.ASCII

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tdxreclaim.cli.host_options import image_option, with_images
 from tdxreclaim.cli.output import (
     calibration_option,
     color_option,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="A captured host or a log of it; may be given several times, all of one host.",
 )
+@image_option
 @click.option("--since", metavar="WHEN", help="Leave out older lines: 2026-06-24, or with a time.")
 @click.option("--observed", metavar="TIME", help="How long the shutdown took: 517s, 9min, 1h32m.")
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB.")
@@ -54,6 +56,7 @@ def triage(
     /,
     *,
     from_: tuple[str, ...],
+    image: tuple[str, ...],
     since: str | None,
     observed: str | None,
     memory: str | None,
@@ -77,7 +80,8 @@ def triage(
 
         show(explain, "json" if format_ == "json" else "text", color)
         ctx.exit(0)
-    result = run_triage(from_, since, _time_question(observed, memory, vcpus, calibration))
+    ask = _time_question(observed, memory, vcpus, calibration)
+    result = run_triage(from_, since, ask, image)
     colored = wants_color(color)
     emit(_render(result, format_, color=colored), output, color=colored)
     ctx.exit(0 if exit_zero else result.exit_status)
@@ -87,6 +91,7 @@ def run_triage(
     paths: tuple[str, ...],
     since: str | None,
     ask: Callable[[Decision], Answer] | None,
+    image: tuple[str, ...] = (),
 ) -> Triage:
     """Return the findings about the host at *paths*, all of one host.
 
@@ -110,9 +115,10 @@ def run_triage(
     with Progress("triage") as progress:
         reader = TicketReader(sink, since=_since(since), progress=progress.show)
         ticket = reader.read(paths)
-    decision = decide(ticket.facts)
+    facts = with_images(ticket.facts, image, ticket.name)
+    decision = decide(facts)
     answer = ask(decision) if ask else None
-    findings = judge(ticket.facts, collectors, ticket.logs, decision)
+    findings = judge(facts, collectors, ticket.logs, decision)
     if answer is not None:
         findings += (time_finding(answer),)
     return Triage(
@@ -121,7 +127,7 @@ def run_triage(
         source=ticket.name,
         form=ticket.form,
         logs=ticket.logs,
-        unread=ticket.unread + overflow(collectors, ticket.facts.identity.origin),
+        unread=ticket.unread + overflow(collectors, facts.identity.origin),
         answer=answer,
     )
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.cpu import NO_WORDS, CpuGroup
 from tdxreclaim.facts.evidence import NOT_GIVEN, NOT_KNOWN_OF_FAKED, Evidence, Fact, Origin
 from tdxreclaim.facts.host import HostFacts
+from tdxreclaim.facts.images.parts import fits
+from tdxreclaim.facts.kernel import Symbol
+
+if TYPE_CHECKING:
+    from tdxreclaim.facts.images.parts import Images
 
 
 class FakedCpu(NamedTuple):
@@ -110,6 +115,35 @@ def fake_kernel(facts: HostFacts, release: str) -> HostFacts:
         log_ready=Fact(None, gone),
         log_kexec=Fact(None, gone),
     )
+
+
+def lay_images(facts: HostFacts, images: Images, release: str | None = None) -> HostFacts:
+    """Return *facts* with the kernel whose parts are in *images*, of *release* if they name none.
+
+    Where that is the host's own kernel, by its whole release, what is known
+    of it stays; another one takes its place as in `fake_kernel`.
+    """
+    release = images.release or release
+    if not _is_own(facts.release.value, images):
+        named = Evidence(images.parts[0].path, release or NOT_GIVEN, images.origin)
+        facts = replace(fake_kernel(facts, ""), release=Fact(release, named))
+    symbols = facts.symbols
+    for part in images.parts:
+        names = part.content.names
+        if names and not symbols.value:
+            found = tuple(Symbol("T", name, None) for name in names)
+            seen = Evidence(part.path, ", ".join(map(str, found)), images.origin)
+            symbols = Fact(found, seen)
+    return replace(facts, images=images, symbols=symbols)
+
+
+def _is_own(release: str | None, images: Images) -> bool:
+    """Whether *images* are of the kernel that calls itself *release*."""
+    if release is None or images.release is None:
+        return False
+    if any(part.release for part in images.parts):
+        return images.release == release
+    return fits(images.release, release)
 
 
 def _if_true(fact: Fact[bool], gone: Evidence) -> Fact[bool]:

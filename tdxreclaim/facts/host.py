@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdxreclaim.facts.cpu import CpuGroup
+    from tdxreclaim.facts.images.parts import Images
     from tdxreclaim.facts.logs.bringup import LogReading
     from tdxreclaim.facts.sources.base import Source
 
@@ -31,7 +32,8 @@ class HostFacts:
     architecture is not x86.  ``architecture`` is ``x86``, another one's name,
     or ``None``.  ``witnesses`` are processors that other sources
     name: py-cpuinfo when asked, a capture's lscpu and kernel log.
-    ``bugs`` are the words of that line.  ``notes`` is what else a reader of the answer should know was seen.
+    ``bugs`` are the words of that line.  ``notes`` is what else a reader of the answer should know
+    was seen.  ``images`` are parts of the kernel that were read as files.
     """
 
     identity: Evidence
@@ -55,6 +57,7 @@ class HostFacts:
     witnesses: tuple[Fact[CpuGroup], ...] = ()
     notes: tuple[Evidence, ...] = ()
     bugs: Words = NO_WORDS
+    images: Images | None = None
 
 
 def read_host(

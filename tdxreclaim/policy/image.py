@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from tdxreclaim.facts.images.parts import Configuration, Module, Names, Text
-from tdxreclaim.tables.kernels import Clearing
+from tdxreclaim.facts.evidence import Evidence
+from tdxreclaim.facts.images.parts import Configuration, Images, Module, Names, Part, Text
+from tdxreclaim.policy.kernel import IMAGE_RULES
+from tdxreclaim.policy.trail import Outcome, fires, passes
+from tdxreclaim.tables.kernels import KERNELS, Clearing
 from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
-    from tdxreclaim.facts.images.parts import Images, Part
+    from tdxreclaim.facts.host import HostFacts
 
 _RESETS = ("tdx_quirk_reset_page", "tdx_quirk_reset_paddr")
-
-
-_NOT_TOLD_APART = "; a backport that renamed the function and left the skip out would look the same"
 
 
 class Claim(NamedTuple):
@@ -49,37 +49,63 @@ class ImageFinding(NamedTuple):
     claims: tuple[Claim, ...]
 
 
-def judge_images(images: Images) -> ImageFinding:
-    """Return what the parts of a kernel say of it."""
-    ranked = sorted(images.parts, key=lambda part: _RANK[type(part.content)])
+def judge_images(images: Images, beside: Iterable[Part] = ()) -> ImageFinding:
+    """Return what the parts of a kernel say of it, together with what else is known of it."""
+    ranked = sorted((*images.parts, *beside), key=lambda part: _RANK[type(part.content)])
     claims = tuple(_claim(part) for part in ranked)
     contradiction = _contradiction(claims)
     if contradiction:
         return ImageFinding(Clearing.UNKNOWN, None, "image-contradicts", contradiction, claims)
     decided = next((claim for claim in claims if claim.clearing is not None), None)
     if decided is None or decided.clearing is None:
-        because = claims[0].because if claims else "nothing is known of the kernel"
+        because = "; ".join(dict.fromkeys(claim.because for claim in claims))
         return ImageFinding(Clearing.UNKNOWN, None, "image-not-told", because, claims)
+    agreeing = [claim.certainty for claim in claims if claim.clearing is decided.clearing]
+    known = decided.clearing is not Clearing.UNKNOWN
+    certainty = min(agreeing, key=list(Certainty).index) if known else None
     rule = _RULES[decided.clearing]
-    certainty = _best(claim.certainty for claim in claims if claim.clearing is decided.clearing)
     return ImageFinding(decided.clearing, certainty, rule, decided.because, claims)
+
+
+def judge_files(facts: HostFacts) -> ImageFinding:
+    """Return what the files of a host's kernel say, beside its symbols and configuration."""
+    beside: list[Part] = []
+    if facts.symbols.value:
+        names = tuple(symbol.name for symbol in facts.symbols.value)
+        listed = Names(tdx_host=True, telling=names, exported=False, whole=False)
+        beside.append(Part(facts.symbols.evidence.path, None, listed))
+    if facts.config.value is not None:
+        config = Configuration(facts.config.value)
+        beside.append(Part(facts.config.evidence.path, None, config))
+    return judge_images(facts.images or Images(()), beside)
+
+
+def image_rules(facts: HostFacts) -> list[tuple[str, Callable[[HostFacts], Outcome]]]:
+    """Return a rule for each thing that the files of a host's kernel can say."""
+    found = judge_files(facts)
+    images = facts.images or Images(())
+    evidence = [Evidence(claim.path, claim.because, images.origin) for claim in found.claims]
+    evidence += images.failures
+    source = next((row for row in KERNELS if row.clearing is found.clearing), None)
+    citations = source.citations if source else ()
+
+    def rule_for(rule: str) -> Callable[[HostFacts], Outcome]:
+        if found.rule == rule:
+            return lambda _: fires(found.because, evidence, citations)
+        return lambda _: passes(f"by its files: {found.because}", evidence)
+
+    return [(rule, rule_for(rule)) for rule in IMAGE_RULES]
 
 
 _RULES = {
     Clearing.NO_TDX_HOST: "image-no-tdx-host",
     Clearing.ALWAYS: "image-clears-always",
     Clearing.ON_ERRATUM: "image-clears-on-erratum",
+    Clearing.UNKNOWN: "image-not-understood",
 }
 
 
-IMAGE_RULES = ("image-contradicts", *_RULES.values(), "image-not-told")
-
-
 _RANK: dict[type, int] = {Module: 0, Configuration: 1, Names: 2, Text: 3}
-
-
-def _best(certainties: Iterable[Certainty]) -> Certainty:
-    return min(certainties, key=list(Certainty).index)
 
 
 def _contradiction(claims: tuple[Claim, ...]) -> str:
@@ -88,7 +114,7 @@ def _contradiction(claims: tuple[Claim, ...]) -> str:
         for other in claims[:index]:
             hosts = {one.tdx_host, other.tdx_host}
             # What the core offers says nothing of a KVM that does not use it.
-            clearings = {one.clearing, other.clearing} - {None, Clearing.NO_TDX_HOST}
+            clearings = {one.clearing, other.clearing} & {Clearing.ALWAYS, Clearing.ON_ERRATUM}
             if hosts >= {True, False} or len(clearings) > 1:
                 return f"{other.path} ({other.because}) contradicts {one.path} ({one.because})"
     return ""
@@ -123,6 +149,10 @@ def _may_host(because: str) -> Claim:
     return Claim("", tdx_host=True, clearing=None, certainty=Certainty.VERIFIED, because=because)
 
 
+def _not_understood(because: str) -> Claim:
+    return _clears(Clearing.UNKNOWN, Certainty.UNVERIFIED, because)
+
+
 def _says_nothing(because: str) -> Claim:
     return Claim("", tdx_host=None, clearing=None, certainty=Certainty.UNVERIFIED, because=because)
 
@@ -142,11 +172,11 @@ def _of_module(module: Module) -> Claim:
         return _clears(
             Clearing.ON_ERRATUM,
             Certainty.INFERRED,
-            f"kvm_intel leaves the clearing to the core's {' and '.join(module.resets)}, which "
-            f"clears only with the erratum flag set{_NOT_TOLD_APART}",
+            f"kvm_intel leaves the clearing to the core's {' and '.join(module.resets)}, which by its "
+            "name clears only with the erratum flag set",
         )
     if module.tdh_imports or module.seamcalls or module.reclaims or module.resets:
-        return _may_host(
+        return _not_understood(
             "kvm_intel has code for TDs, and neither clears by itself nor has the core clear"
         )
     return Claim(
@@ -163,7 +193,7 @@ def _of_names(names: Names) -> Claim:
     resets = [name for name in names.telling if name in _RESETS]
     if "tdx_clear_page" in names.telling:
         if resets:
-            return _says_nothing(
+            return _not_understood(
                 f"tdx_clear_page and {resets[0]} are there, of two generations of the reclaim code"
             )
         return _clears(
@@ -173,7 +203,7 @@ def _of_names(names: Names) -> Claim:
         return _clears(
             Clearing.ON_ERRATUM,
             Certainty.INFERRED,
-            f"{resets[0]} clears only with the erratum flag set{_NOT_TOLD_APART}",
+            f"{resets[0]}, by its name, clears only with the erratum flag set",
         )
     if not names.whole:
         return _says_nothing("the list of symbols is not whole")
@@ -201,7 +231,7 @@ def _of_text(text: Text) -> Claim:
         return _clears(
             Clearing.ON_ERRATUM,
             Certainty.INFERRED,
-            f"it exports {resets[0]}, which clears only with the erratum flag set{_NOT_TOLD_APART}",
+            f"it exports {resets[0]}, which by its name clears only with the erratum flag set",
         )
     if "tdh_phymem_page_reclaim" in text.exported:
         return _clears(

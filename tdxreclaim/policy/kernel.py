@@ -20,8 +20,11 @@ from tdxreclaim.tables.kernels import (
 from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.facts.kernel import Symbol
+    from tdxreclaim.policy.image import ImageFinding
     from tdxreclaim.tables.errata import Erratum
 
 # The clear that looks at no erratum flag, and the one that does.
@@ -148,6 +151,16 @@ def _unknown(facts: HostFacts) -> Outcome:
     return fires("nothing is known of the kernel", [facts.release.evidence, *_read(facts)])
 
 
+# Of parts of the kernel that were read as files, and tried first: `policy.image`.
+IMAGE_RULES = (
+    "image-contradicts",
+    "image-no-tdx-host",
+    "image-clears-always",
+    "image-clears-on-erratum",
+    "image-not-understood",
+)
+
+
 _RULES = (
     ("symbols-contradict", _contradiction),
     ("symbols-clear-always", _old_symbols),
@@ -161,7 +174,11 @@ _RULES = (
 )
 
 
-KERNEL_RULES = tuple(rule for rule, _ in _RULES)
+KERNEL_RULES = (*IMAGE_RULES, *(rule for rule, _ in _RULES))
+
+
+# The kernel's code says what it does, and not its name.
+_BY_CODE = (*IMAGE_RULES, "symbols-clear-always", "symbols-clear-on-erratum")
 
 
 _CLEARING = {
@@ -179,11 +196,19 @@ def judge_kernel(
     *errata* are the host's.  What it does with kexec depends on the CPU: see
     `judge_kexec`.
     """
-    decided, steps = try_rules(_RULES, facts)
+    rules: tuple[tuple[str, Callable[[HostFacts], Outcome]], ...] = _RULES
+    found: ImageFinding | None = None
+    if facts.images is not None:
+        from tdxreclaim.policy.image import image_rules, judge_files
+
+        found, rules = judge_files(facts), (*image_rules(facts), *_RULES)
+    decided, steps = try_rules(rules, facts)
     listed = _row(facts)
     clearing = _CLEARING.get(decided.rule, Clearing.UNKNOWN)
     certainty: Certainty | None = Certainty.INFERRED
-    if decided.rule == "release-listed" and listed is not None:
+    if found is not None and decided.rule in IMAGE_RULES:
+        clearing, certainty = found.clearing, found.certainty
+    elif decided.rule == "release-listed" and listed is not None:
         clearing, certainty = listed.clearing, listed.certainty
     elif listed is not None and listed.clearing is clearing:
         # Symbols and upstream release say the same.
@@ -228,8 +253,12 @@ def release_disagrees(facts: HostFacts, kernel: KernelFinding) -> bool:
 
 
 def _disagrees(listed: KernelRow | None, rule: str, clearing: Clearing) -> bool:
-    by_symbols = rule in ("symbols-clear-always", "symbols-clear-on-erratum")
-    return by_symbols and listed is not None and listed.clearing is not clearing
+    return (
+        rule in _BY_CODE
+        and clearing in (Clearing.ALWAYS, Clearing.ON_ERRATUM)
+        and listed is not None
+        and listed.clearing is not clearing
+    )
 
 
 def judge_kexec(
@@ -303,7 +332,8 @@ def _generation(facts: HostFacts, rule: str, clearing: Clearing) -> KernelRow | 
     if listed is not None and not _disagrees(listed, rule, clearing) and rule != "release-belied":
         return listed
     # An old function in a distribution's kernel does not tell how kexec was patched.
-    return _generation_by_symbols(facts) if rule == "symbols-clear-on-erratum" else None
+    newer = rule in _BY_CODE and clearing is Clearing.ON_ERRATUM
+    return _generation_by_symbols(facts) if newer else None
 
 
 def _generation_by_symbols(facts: HostFacts) -> KernelRow | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.facts.evidence import NOT_GIVEN
 from tdxreclaim.policy.model import Processor, Silicon, SiliconFinding
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm, find_cpu
 from tdxreclaim.tables.errata import PW_MCE, errata_of
@@ -36,7 +37,8 @@ def judge_silicon(facts: HostFacts, errata: Errata) -> SiliconFinding:
         because = f"the architecture is {facts.architecture}; TDX exists on x86 alone"
     else:
         status, rule = Silicon.UNKNOWN, "cpu-unread"
-        because = "no processor could be identified"
+        given = facts.identity.observed != NOT_GIVEN
+        because = "no processor could be identified" if given else "no CPU was given"
     listed = {erratum.id for processor in processors for erratum in processor.errata}
     return SiliconFinding(
         status=status,

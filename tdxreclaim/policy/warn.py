@@ -116,7 +116,7 @@ def _no_platform_flag(case: _Case) -> Iterable[str]:
 def _symbols_disagree(case: _Case) -> Iterable[str]:
     if release_disagrees(case.facts, case.kernel):
         yield (
-            f"The kernel's symbols do not fit its release {case.kernel.release}; the symbols are "
+            f"The kernel's code does not fit its release {case.kernel.release}; the code is "
             "believed."
         )
 
@@ -124,10 +124,9 @@ def _symbols_disagree(case: _Case) -> Iterable[str]:
 def _partial_backport(case: _Case) -> Iterable[str]:
     release = case.facts.release.value
     if (
-        case.kernel.rule == "symbols-clear-on-erratum"
+        case.kernel.rule in ("symbols-clear-on-erratum", "image-clears-on-erratum")
         and case.kernel.certainty is Certainty.INFERRED
-        and release is not None
-        and not upstream_version(release)
+        and not (release and upstream_version(release))
     ):
         yield (
             "A distribution may have taken the new names without the test of the flag; then this "

@@ -169,6 +169,34 @@ WORDS = (
     Word("tdx-bios-enabled", _RULE, "The kernel accepted TDX from the BIOS."),
     Word("tdx-off", _RULE, "A sign that the kernel has not activated TDX was read."),
     Word("tdx-unknown", _RULE, "Nothing that was read tells whether TDX is active."),
+    Word(
+        "image-contradicts",
+        _RULE,
+        "The files of the kernel cannot be of one kernel, so they decide nothing.",
+    ),
+    Word(
+        "image-no-tdx-host",
+        _RULE,
+        "The kernel's files show that it cannot run TDs: its configuration has no TDX host "
+        "support, or kvm_intel makes no SEAMCALL.",
+    ),
+    Word(
+        "image-clears-always",
+        _RULE,
+        "The kernel's files show code that clears on every CPU: kvm_intel has MOVDIR64B in its "
+        "own code, or its core has no function that clears on the erratum.",
+    ),
+    Word(
+        "image-clears-on-erratum",
+        _RULE,
+        "The kernel's files show code that clears only where tdx_pw_mce is set. Inferred from "
+        "the names of functions: a backport of the names alone looks the same.",
+    ),
+    Word(
+        "image-not-understood",
+        _RULE,
+        "The kernel's files have code for TDs of no tree that is known.",
+    ),
     Word("symbols-contradict", _RULE, "The kernel's symbols contradict each other."),
     Word(
         "symbols-clear-always",

@@ -108,7 +108,7 @@ class _Search:
         yield Part(path, release, text)
         config = self.config()
         if config is not None:
-            yield Part(f"{path} (IKCONFIG)", *parse_configuration(config))
+            yield Part(f"{path} (IKCONFIG)", release, parse_configuration(config))
 
 
 class _Boot(NamedTuple):

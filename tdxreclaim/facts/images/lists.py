@@ -12,6 +12,11 @@ from tdxreclaim.facts.kernel import parse_config
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+
+class StubError(MalformedInputError):
+    """A list of symbols that is none: Debian's System.map is a line that names a package."""
+
+
 _HEADING = re.compile(r"^# Linux/(\S+) (\d[\w.+~-]{2,120}) Kernel Configuration\r?$", re.MULTILINE)
 
 
@@ -32,10 +37,10 @@ _FEWEST = {False: 20_000, True: 3_000}
 _SEAMCALLS = re.compile(r"(?:__)?seamcall|tdh_")
 
 
-def parse_configuration(text: str) -> tuple[str | None, Configuration]:
-    """Return the release in the heading of a kernel configuration, and what it tells."""
+def parse_configuration(text: str) -> Configuration:
+    """Return what a kernel configuration tells."""
     heading = _HEADING.search(text)
-    return heading[2] if heading else None, Configuration(parse_config(text))
+    return Configuration(parse_config(text), heading[2] if heading else None)
 
 
 def names_of(names: Collection[str], *, exported: bool = False, cut: bool = False) -> Names:
@@ -67,13 +72,12 @@ def read_list(text: str, name: str) -> Part | None:
         cut = built_in or not text.endswith("\n")
         content = names_of(names, exported=exported, cut=cut)
         if not (content.whole or content.telling):
-            # Debian's System.map is one line that names another package.
             why = f"a stub or a part of a list of symbols ({len(rows)} lines), which tells nothing"
-            raise MalformedInputError(name, why)
+            raise StubError(name, why)
         return Part(name, None, content)
     if not _OPTION.search(text):
         return None
     heading = _HEADING.search(text)
     if heading and heading[1] not in ("x86", "x86_64"):
         raise MalformedInputError(name, f"a configuration for {heading[1]}, not for x86")
-    return Part(name, *parse_configuration(text))
+    return Part(name, None, parse_configuration(text))

@@ -83,3 +83,16 @@ def release_in_name(path: str) -> str | None:
     at = max(path.rfind("lib/modules/"), path.rfind("usr/src/"))
     found = member_of(path[at:]) if at >= 0 else None
     return found.release if found else None
+
+
+_BEGINS = (b"\x7fELF\x02\x01\x01", b"!<arch>\ndebian", b"\xed\xab\xee\xdb")
+
+
+_LISTS = re.compile(rb"(?:[0-9a-f]{16} [A-Za-z] \S+\n){2}|0x[0-9a-f]{8}\t\S+\t")
+
+
+def looks_like_part(head: bytes) -> bool:
+    """Whether *head* (64 KiB) begins what is given as ``--image``, not as a captured host."""
+    if head[0x202:0x206] == b"HdrS" or head.startswith(_BEGINS):
+        return True
+    return b"\nCONFIG_X86" in head or _LISTS.match(head) is not None

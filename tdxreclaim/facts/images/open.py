@@ -14,13 +14,14 @@ import tarfile
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
+from tdxreclaim.facts.evidence import Evidence, Origin, not_readable
 from tdxreclaim.facts.images import elf, image
 from tdxreclaim.facts.images.deb import deb_data, looks_like_deb
 from tdxreclaim.facts.images.folder import Folder, open_regular
-from tdxreclaim.facts.images.lists import read_list
+from tdxreclaim.facts.images.lists import StubError, read_list
 from tdxreclaim.facts.images.members import Member, member_of, release_in_name
 from tdxreclaim.facts.images.module import read_module
-from tdxreclaim.facts.images.parts import PART_LIMIT_BYTES, Images, Part, same_release
+from tdxreclaim.facts.images.parts import PART_LIMIT_BYTES, Images, Part, bases, fits
 from tdxreclaim.facts.sources import tar
 from tdxreclaim.facts.sources.base import TEXT_LIMIT_BYTES, read_bounded
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS, looks_packed, read_head, unpack
@@ -45,15 +46,14 @@ class Failure(NamedTuple):
     path: str
     error: TdxReclaimError
 
-    def __str__(self) -> str:
-        """Return ``PATH: WHY``."""
-        return f"{self.path}: {self.error.why}"
 
-
-def read_images(paths: Sequence[str], release: str | None = None) -> Images:
+def read_images(
+    paths: Sequence[str], release: str | None = None, said_by: str = "--kernel"
+) -> Images:
     """Return what the parts of one kernel at *paths* tell.
 
-    Of a folder or package with several kernels that of *release* is meant.
+    Of a folder or package with several kernels that of *release* is meant,
+    which *said_by* asks for.
 
     Raises:
         HostReadError: one cannot be read.
@@ -62,15 +62,24 @@ def read_images(paths: Sequence[str], release: str | None = None) -> Images:
 
     """
     parts: list[Part] = []
-    notes: list[str] = []
+    failures: list[Failure] = []
     for path in paths:
-        found, failures = _read(path, release)
+        found, failed = _read(path, release)
         if not found:
-            raise _nothing(path, failures)
+            raise _nothing(path, failed)
         parts += found
-        notes += [str(failure) for failure in failures]
-    _check_releases(parts, release)
-    return Images(tuple(parts), tuple(notes))
+        failures += failed
+    _check_releases(parts, (said_by, release) if release else None)
+    return Images(tuple(parts), as_evidence(failures, Origin.FAKED))
+
+
+def as_evidence(failures: Iterable[Failure], origin: Origin) -> tuple[Evidence, ...]:
+    """Return what could not be used as evidence; that a list is a stub is nothing to note."""
+    return tuple(
+        Evidence(failure.path, not_readable(failure.error.why), origin)
+        for failure in failures
+        if not isinstance(failure.error, StubError)
+    )
 
 
 def _nothing(path: str, failures: list[Failure]) -> TdxReclaimError:
@@ -81,15 +90,23 @@ def _nothing(path: str, failures: list[Failure]) -> TdxReclaimError:
     )
 
 
-def _check_releases(parts: Iterable[Part], wanted: str | None) -> None:
-    named = [(part.path, part.release) for part in parts if part.release]
-    named += [("--kernel", wanted)] if wanted else []
-    for index, (path, release) in enumerate(named):
-        for other_path, other in named[:index]:
-            if not same_release(release, other):
-                raise MalformedInputError(
-                    path, f"of {release}, but {other_path} is of {other}: not one kernel"
-                )
+def _check_releases(parts: Sequence[Part], wanted: tuple[str, str] | None) -> None:
+    named = [wanted] if wanted else []
+    named += [(part.path, part.release) for part in parts if part.release]
+    for path, release in named[1:]:
+        if release != named[0][1]:
+            raise _not_one_kernel(path, release, *named[0])
+    headed = bases(parts)
+    for path, base in headed:
+        for other_path, other in named[:1] or headed[:1]:
+            if not (fits(base, other) if named else base == other):
+                raise _not_one_kernel(path, base, other_path, other)
+
+
+def _not_one_kernel(path: str, release: str, other_path: str, other: str) -> MalformedInputError:
+    return MalformedInputError(
+        path, f"of {release}, but {other_path} is of {other}: not one kernel, so nothing is decided"
+    )
 
 
 def _read(path: str, release: str | None) -> tuple[list[Part], list[Failure]]:
@@ -137,16 +154,12 @@ def chosen(path: str, members: Sequence[Member], release: str | None) -> list[Me
 
     """
     releases = list(dict.fromkeys(member.release for member in members if member.release))
-    if release is not None:
-        exact = [each for each in releases if each == release]
-        releases_meant = exact or [each for each in releases if same_release(each, release)]
-    else:
-        releases_meant = releases
-    if len(releases_meant) == 1 or not releases:
-        return [each for each in members if each.release in (None, *releases_meant)]
+    meant = releases if release is None else [each for each in releases if each == release]
+    if len(meant) == 1 or not releases:
+        return [each for each in members if each.release in (None, *meant)]
     listed = ", ".join(releases[:_MOST_NAMED]) + (", ..." if len(releases) > _MOST_NAMED else "")
     if release is not None:
-        raise MalformedInputError(path, f"no single kernel {release} in it; it has {listed}")
+        raise MalformedInputError(path, f"no kernel {release} in it, but {listed}")
     raise MalformedInputError(
         path, f"{len(releases)} kernels are in it ({listed}): choose one with --kernel RELEASE"
     )
@@ -204,15 +217,13 @@ def _read_package(
 
 
 def _named(part: Part, release: str | None) -> Part:
-    """Return *part* with the release of its name, which may be the fuller one."""
-    if release is None or part.release == release:
-        return part
-    if part.release is None:
-        return part._replace(release=release)
-    if not same_release(part.release, release):
+    """Return *part* with the release of its name, where it has none in it."""
+    if release is None or part.release is None:
+        return part._replace(release=part.release or release)
+    if part.release != release:
         why = f"its name says {release}, and it says to be {part.release}"
         raise MalformedInputError(part.path, why)
-    return part._replace(release=max(part.release, release, key=len))
+    return part
 
 
 def _parts(file: io.BufferedReader, name: str) -> Iterator[Part]:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.facts.evidence import Evidence, Origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # What is unpacked of one part; a vmlinux is 40 to 90 MB without debug data.
 PART_LIMIT_BYTES = 200 << 20
@@ -28,11 +33,26 @@ class Module:
     reclaims: bool
     build_id: str | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the telling functions that the kernel has by this."""
+        return self.resets
+
 
 class Configuration(NamedTuple):
-    """A kernel configuration; ``tdx_host`` is CONFIG_INTEL_TDX_HOST, ``None`` if it is cut."""
+    """A kernel configuration; ``tdx_host`` is CONFIG_INTEL_TDX_HOST, ``None`` if it is cut.
+
+    ``base`` is the version in its heading (6.18.5), which lacks what a
+    distribution adds.
+    """
 
     tdx_host: bool | None
+    base: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return none: a configuration names no function."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +69,11 @@ class Names:
     exported: bool
     whole: bool
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the telling functions that the kernel has by this."""
+        return self.telling
+
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
@@ -62,15 +87,19 @@ class Text:
     refuses_kexec: bool
     exported: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the telling functions that the kernel has by this."""
+        return self.exported
+
 
 Content = Module | Configuration | Names | Text
 
 
 class Part(NamedTuple):
-    """A part of a kernel: where it was, of which release it says to be, and what it tells.
+    """A part of a kernel: where it was, of which release it is, and what it tells.
 
-    A configuration's release is that of its heading (6.18.5), which lacks
-    what a distribution adds.
+    The release is what it says of itself, or what its name says.
     """
 
     path: str
@@ -79,15 +108,26 @@ class Part(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The parts of one kernel, and what was passed over with the reason, as ``PATH: WHY``."""
+    """The parts of one kernel, and what of it could not be used, with the reason."""
 
     parts: tuple[Part, ...]
-    notes: tuple[str, ...] = ()
+    failures: tuple[Evidence, ...] = ()
+    origin: Origin = Origin.FAKED
 
     @property
     def release(self) -> str | None:
-        """Return the longest name that the parts give their kernel."""
-        return max((part.release for part in self.parts if part.release), key=len, default=None)
+        """Return the name that the parts give their kernel; of a configuration alone the base."""
+        named = [part.release for part in self.parts if part.release]
+        return next(iter(named + [base for _, base in bases(self.parts)]), None)
+
+
+def bases(parts: Iterable[Part]) -> list[tuple[str, str]]:
+    """Return the versions in the headings of configurations, each with its path."""
+    return [
+        (part.path, part.content.base)
+        for part in parts
+        if isinstance(part.content, Configuration) and part.content.base
+    ]
 
 
 # Functions whose names tell the generations apart, in any list of symbols.
@@ -99,32 +139,22 @@ TELLING = (
 )
 
 
-_BASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_BASE = re.compile(r"(\d+\.\d+)(?:\.(\d+))?")
 
 
-def same_release(one: str, other: str) -> bool:
-    """Whether two releases can be of one kernel.
+def fits(base: str, release: str) -> bool:
+    """Whether a kernel whose configuration is headed *base* can be called *release*.
 
-    A heading has the upstream base alone, and a distribution may keep the
-    third number of its name at 0: Debian's 6.1.0-56-amd64 is 6.1.192.
+    A heading has the upstream version alone, and a distribution may keep the
+    third number of its names at 0: Debian's 6.1.0-56-amd64 is 6.1.192.
 
-    >>> same_release("6.1.192", "6.1.0-56-amd64"), same_release("6.18.5", "6.18.35")
+    >>> fits("6.1.192", "6.1.0-56-amd64"), fits("6.18.5", "6.18.35")
     (True, False)
     """
-    if one == other:
+    if base == release:
         return True
-    bases = [_BASE.match(release) for release in (one, other)]
-    if bases[0] is None or bases[1] is None:
+    known, named = _BASE.match(base), _BASE.match(release)
+    if known is None or named is None or known[1] != named[1]:
         return False
-    bare = [
-        match[0] == release for match, release in zip(bases, (one, other), strict=True) if match
-    ]
-    if not any(bare):
-        return False
-    (major, minor, patch), (other_major, other_minor, other_patch) = (
-        match.groups(default="0") for match in bases if match
-    )
-    if (major, minor) != (other_major, other_minor):
-        return False
-    named = other_patch if bare[0] else patch
-    return patch == other_patch or (not all(bare) and named == "0")
+    third = named[2] or "0"
+    return third == (known[2] or "0") or (third == "0" and named[0] != release)

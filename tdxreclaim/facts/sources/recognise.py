@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import places
 from tdxreclaim.facts.formats import cpuid, cpuinfo, lscpu
+from tdxreclaim.facts.images.members import looks_like_part
 from tdxreclaim.facts.logs import whole as klog
 from tdxreclaim.facts.sources import archive, tar, unpack
 from tdxreclaim.facts.sources.base import Files, Source, is_directory, open_captured, read_bounded
@@ -121,6 +122,8 @@ def _open_file(
         form = recognise(head.decode("utf-8", "replace"))
     if form is None:
         why = "binary, and no archive" if b"\0" in head else "not recognised as any captured form"
+        if looks_like_part(head):
+            why = f"a part of a kernel, not a captured host: give it as --image {name}"
         raise MalformedInputError(name, why)
     try:
         text = read_bounded(stream, name).decode("utf-8", "replace")

@@ -39,6 +39,12 @@ class Report(NamedTuple):
         return tuple(origin for origin in Origin if origin in seen)
 
     @property
+    def kernel_alone(self) -> bool:
+        """Whether a kernel was given and no CPU: there is no verdict without silicon."""
+        silicon = self.decision.silicon
+        return silicon.origin is Origin.FAKED and not silicon.processors
+
+    @property
     def faked(self) -> bool:
         """Whether any fact was given on the command line."""
         return Origin.FAKED in self.origins

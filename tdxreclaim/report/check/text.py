@@ -58,18 +58,25 @@ def _summary(page: Page, report: Report) -> None:
     decision = report.decision
     page.paragraph(headline(report), _VERDICT_STYLE[decision.verdict])
     page.blank()
-    for label, text in _facts(decision):
+    if report.kernel_alone:
+        page.labelled("kernel", _kernel_alone(decision))
+    for label, text in () if report.kernel_alone else _facts(decision):
         page.labelled(label, text, most=_MOST_LINES if page.width >= _CUT_FROM_WIDTH else None)
     for number, warning in enumerate(decision.warnings):
         page.labelled("" if number else "warning", warning, "yellow")
-    if decision.advice:
+    advices = (_ADD_A_CPU,) if report.kernel_alone else decision.advice
+    if advices:
         page.blank()
-    for number, advice in enumerate(decision.advice):
+    for number, advice in enumerate(advices):
         page.labelled("" if number else "do", advice)
 
 
 def headline(report: Report) -> str:
     """Return the answer in a sentence that can be read aloud, and what was faked."""
+    if report.kernel_alone:
+        return (
+            f"{_capital(_kernel_does(report.decision))}.  No CPU was given, so there is no verdict."
+        )
     first, _, rest = _answer(report).partition(". ")
     return f"{first}{'.' if rest else ''}{faked_note(report)}{f' {rest}' if rest else ''}"
 
@@ -134,6 +141,32 @@ def faked_note(report: Report) -> str:
         # Of no machine: what was not given is unknown, which is not given either.
         given = ["CPU", "kernel"] if decision.kernel.release else ["CPU"]
     return f" [what-if: {' and '.join(given)} from the command line]"
+
+
+_ADD_A_CPU = (
+    "For a verdict add a CPU: --cpu NAME, a capture of the host (--from), or --live for this host."
+)
+
+
+def _kernel_does(decision: Decision) -> str:
+    match decision.kernel.clearing:
+        case Clearing.ALWAYS:
+            return "this kernel clears every reclaimed page, on every CPU"
+        case Clearing.ON_ERRATUM:
+            return f"this kernel clears reclaimed pages only on a CPU with {_ERRATA}"
+        case Clearing.NO_TDX_HOST:
+            return "this kernel cannot run TDs, so it has no page to clear"
+        case Clearing.UNKNOWN:
+            return "what this kernel does with reclaimed pages is not known"
+        case _:
+            assert_never(decision.kernel.clearing)
+
+
+def _kernel_alone(decision: Decision) -> str:
+    kernel = decision.kernel
+    certainty = f" ({kernel.certainty})" if kernel.certainty is not None else ""
+    release = flat(kernel.release) if kernel.release else "release unknown"
+    return f"{release}: {flat(kernel.because)}{certainty}"
 
 
 def _facts(decision: Decision) -> Iterator[tuple[str, str]]:
