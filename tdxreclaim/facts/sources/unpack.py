@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import zlib
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -16,7 +17,8 @@ UNPACKED_LIMIT_BYTES = 4 << 30
 
 
 # What an xz or zstd stream may ask for its window.
-_WINDOW_LIMIT_BYTES = 256 << 20
+_WINDOW_LOG = 28
+_WINDOW_LIMIT_BYTES = 1 << _WINDOW_LOG
 
 
 # Compressed data is fed in such pieces: what one becomes is in memory at once.
@@ -178,6 +180,11 @@ def _unpack_xz(packed: io.BufferedReader) -> _Frames:
 
 
 def _unpack_zstd(packed: io.BufferedReader, name: str) -> _Frames:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+
+        options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG}
+        return _Frames(packed, lambda: zstd.ZstdDecompressor(options=options), zstd.ZstdError)
     try:
         import zstandard
     except ImportError as error:
