@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.costs.watched import State, Watched
+from tdxreclaim.costs.watched import Watched
 from tdxreclaim.facts.kvm.counters import Life
 from tdxreclaim.units import PAGE_BYTES
 
@@ -152,13 +152,4 @@ class Watch:
             each
             for each in self.followed.values()
             if self.failures_stay and each.td and each.watched.left_behind
-        )
-
-    @property
-    def falling(self) -> tuple[Followed, ...]:
-        """Those whose pages are being taken back."""
-        return tuple(
-            each
-            for each in self.followed.values()
-            if each.watched.state in (State.COUNTING_DOWN, State.STANDING)
         )

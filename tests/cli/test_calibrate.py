@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -15,8 +17,10 @@ from typing import TYPE_CHECKING
 import jsonschema
 import pytest
 
+from tdxreclaim.calibrate import recordings
 from tdxreclaim.calibrate.merge import merge
 from tdxreclaim.calibrate.recordings import FUNCTIONS
+from tdxreclaim.cli import main, progress
 from tdxreclaim.costs.shipped import read_calibration, read_shipped_calibration
 from tdxreclaim.costs.toml import dump, load
 from tdxreclaim.report.schemas import read_schema
@@ -362,6 +366,31 @@ def test_toml_without_end_is_refused(command: str, text: str, run: RunTool, tmp_
     assert (ran.status, ran.out) == (3, "")
     assert ran.err.startswith("tdxreclaim: long.toml: ")
     assert ran.err.count("\n") == 1
+
+
+class Terminal(io.StringIO):
+    """What a terminal gets."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_takes_long_shows_a_bar_with_rate_and_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(progress, "_PATIENCE_SECONDS", -1.0)
+    monkeypatch.setattr(progress, "_REDRAW_SECONDS", -1.0)
+    monkeypatch.setattr(recordings, "_TELL_EVERY", 40)
+    for arguments in (["trace", _recorded(tmp_path)], CLEAR[1:]):
+        err = Terminal()
+        with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
+            assert main(["calibrate", *arguments]) == 0
+        said = re.sub(r"\x1b\[[0-9;?]*\w", "", err.getvalue())
+        assert f"calibrate {arguments[0]}" in said
+        assert "/s" in said
+        assert re.search(r"-:--:--|\d:\d\d:\d\d", said)
 
 
 def test_an_output_that_was_there_is_untouched_by_a_failure(run: RunTool, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema
 import pytest
 
+from tdxreclaim.cli import main, watch_screen
 from tdxreclaim.costs.toml import load
 from tdxreclaim.facts.sources.kvm import LiveCounters
 from tdxreclaim.report.schemas import read_schema
@@ -49,10 +52,10 @@ def played(tmp_path: Path) -> Path:
 
 
 def _objects(text: str) -> list[dict[str, Any]]:
-    schema = json.loads(read_schema("watch"))
+    schema = jsonschema.Draft202012Validator(json.loads(read_schema("watch")))
     found = [json.loads(line) for line in text.splitlines()]
     for each in found:
-        jsonschema.validate(each, schema)
+        schema.validate(each)
     return found
 
 
@@ -85,6 +88,42 @@ def test_a_played_shutdown_as_json_lines_that_can_be_played_again(
     again.write_text(ran.out)
     twice = run("watch", "--replay", str(again), *asked)
     assert _objects(twice.out) == [*samples, end]
+
+
+class Terminal(io.StringIO):
+    """What a terminal gets."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_table_that_is_drawn_again(
+    tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = tree / f"sys/kernel/debug/kvm/{NAME}/pages_4k"
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(watch_screen, "_REDRAW_SECONDS", 0.0)
+    _waits(monkeypatch, lambda: None, lambda: pages.write_text("400\n"), KeyboardInterrupt())
+    out, err = Terminal(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["watch", NAME, "--root", str(tree)])
+    assert status == 130
+    drawn = out.getvalue()
+    assert drawn.count("pages left") >= 3
+    assert "\x1b[1A" in drawn, "drawn over what was there"
+    assert f"{NAME}   running: its pages go up and down" in drawn
+    assert "counting-down: KVM takes its pages back; not known to be a TD" in " ".join(
+        drawn.split()
+    )
+
+
+def test_a_dumb_terminal_gets_lines(played: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    out = Terminal()
+    with contextlib.redirect_stdout(out):
+        main(["watch", "--replay", str(played), "--color", "never"])
+    assert "\x1b" not in out.getvalue()
 
 
 def test_a_record_is_a_calibration(run: RunTool, played: Path, tmp_path: Path) -> None:
