@@ -25,9 +25,9 @@ from tdxreclaim.tables.teardown import Phase
 from tdxreclaim.units import PAGE_BYTES, ZERO, Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from tdxreclaim.costs.calibration import Calibration
+    from tdxreclaim.costs.calibration import Calibration, Cause
     from tdxreclaim.costs.scene import Scene
 
 MOST_TDS = 4096
@@ -75,6 +75,8 @@ class Schedule:
     """Whether the memory's bandwidth says how long it takes, by the likely times."""
     slots: tuple[Slot, ...]
     """By the likely times, in the TDs' order."""
+    by_cause: tuple[tuple[Cause, Span], ...]
+    """The total if one cause drives what a page costs; empty where no two are left open."""
     bytes_a_second: float
     """What they ask of the memory while most of them run, by the likely times."""
 
@@ -197,6 +199,7 @@ def _schedule(
         limited=floor.likely_ns > _end(likely),
         slots=likely,
         # In the first moment as many run as ever do.
+        by_cause=tuple(_by_cause(estimates, at_once, floor)),
         bytes_a_second=bytes_a_page * sum(rates[s.number] for s in likely if s.start_ns == 0),
     )
 
@@ -210,6 +213,23 @@ def _times(each: Estimate, part: int) -> Times:
 
 
 _PHASES = (Phase.GUEST_PAGES, Phase.HKID, Phase.CONTROL_PAGES)
+
+
+def _by_cause(
+    estimates: Sequence[Estimate], at_once: int, floor: Span
+) -> Iterator[tuple[Cause, Span]]:
+    for cause in estimates[0].causes if all(each.causes for each in estimates) else ():
+        ends = []
+        for part in range(3):
+            times = []
+            for each in estimates:
+                # What a cause takes off is of phase A, but for TDs that have next to none.
+                _, b_ns, c_ns = _times(each, part)
+                whole = each.causes[cause][part]
+                a_ns = max(0, whole - b_ns - c_ns)
+                times.append(Times(a_ns, b_ns, whole - a_ns - b_ns))
+            ends.append(max(_end(run(times, at_once)), floor[part]))
+        yield cause, Span(*ends)
 
 
 def _sum(spans: Iterable[Span]) -> Span:

@@ -56,10 +56,23 @@ def test_ten_alike_and_twenty_different(run: RunTool) -> None:
     text = run("drain", *mixed, "--at-once", "5", *HOST).out
     assert text.startswith("Stop them together: ")
     first = " ".join(text.partition("\n\n")[0].split())
-    assert first.endswith(". [what-if: CPU and kernel from the command line]")
+    assert ". [what-if: CPU and kernel from the command line]" in first
     assert "  5 at once: " in text.partition("\n\n")[0].replace("\n", " ")
     assert "and 4 more, shorter ones" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_causes_that_nobody_can_tell_apart_are_named(run: RunTool) -> None:
+    asked = ("--td", "1TiB:8", "--td", "64GiB:8x4", *HOST)
+    text = " ".join(run("drain", *asked).out.split())
+    assert "if the cost grows with vCPUs" in text
+    assert "if the cost grows with memory" in text
+    together = _json(run, *asked)["schedules"][0]
+    spans, total = together["by_cause"].values(), together["total"]
+    # But for milliseconds of the lock, which other TDs hold at other times.
+    assert total["low_ns"] == pytest.approx(min(span["low_ns"] for span in spans), rel=1e-4)
+    assert total["high_ns"] == pytest.approx(max(span["high_ns"] for span in spans), rel=1e-4)
+    assert "if the cost grows" not in run("drain", "--td", "400GiB:64", *HOST).out
 
 
 def test_what_a_reboot_adds_is_said_without_a_number(run: RunTool) -> None:

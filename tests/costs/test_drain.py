@@ -38,6 +38,7 @@ def test_one_td_costs_what_simulate_says_to_the_nanosecond(
     for each in (found.together, found.one_by_one, found.asked):
         assert each.total == alone
         assert each.at_once == 1
+        assert dict(each.by_cause) == found.estimates[0].causes
     assert found.longest == found.sum == alone
 
 

@@ -50,6 +50,7 @@ def _schedule(drain: Drain, name: str, schedule: Schedule) -> dict[str, object]:
         "rule": name.replace(" ", "-"),
         "at_once": schedule.at_once,
         "total": schedule.total._asdict(),
+        "by_cause": {cause: span._asdict() for cause, span in schedule.by_cause},
         "limited_by_bandwidth": schedule.limited,
         "bytes_a_second": round(schedule.bytes_a_second),
         "slots": [

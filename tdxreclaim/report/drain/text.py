@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from tdxreclaim.report.check.report import Report
 from tdxreclaim.report.check.text import faked_note
 from tdxreclaim.report.page import Page
+from tdxreclaim.report.simulate.text import SETTLES
 from tdxreclaim.units import format_ns, format_range, format_size
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ _BAR = 30
 
 _MOST_BARS = 16
 
-# A range wider than this has no likely time worth saying.
-_WIDE = 3
+# High over low from which on each cause is named.
+_APART = 1.5
 
 
 def headline(plan: DrainPlan) -> str:
@@ -33,7 +34,7 @@ def headline(plan: DrainPlan) -> str:
 
 
 def _time(span: Span) -> str:
-    if span.high_ns > _WIDE * span.low_ns:
+    if span.is_wide:
         return format_range(span)
     if format_ns(span.low_ns) == format_ns(span.high_ns):
         return format_ns(span.likely_ns)
@@ -46,6 +47,7 @@ def render(plan: DrainPlan, *, width: int = 80, color: bool = False) -> str:
     drain, scene = plan.drain, plan.scene
     note = faked_note(Report(plan.decision, plan.source, ""))
     page.paragraph(f"{headline(plan)}{note}", "bold")
+    _causes(page, plan)
     page.blank()
     memory = format_size(sum(td.memory_bytes for td in drain.tds))
     number = f"{len(drain.tds)} TD{'' if len(drain.tds) == 1 else 's'}"
@@ -78,12 +80,27 @@ def _table(page: Page, plan: DrainPlan) -> None:
     page.table(("", ">at once", "time", ""), rows)
 
 
+def _causes(page: Page, plan: DrainPlan) -> None:
+    """Say each cause's times where the causes are far apart."""
+    total = plan.drain.together.total
+    if total.high_ns <= _APART * total.low_ns:
+        return
+    turns = dict(plan.drain.one_by_one.by_cause)
+    for cause, span in plan.drain.together.by_cause:
+        first = f"if the cost grows with {cause.label}"
+        in_turn = f"; one by one {format_range(turns[cause])}" if len(plan.drain.tds) > 1 else ""
+        page.paragraph(f"{first:<32}{format_range(span)}{in_turn}", first="  ", indent=4)
+    if plan.drain.together.by_cause:
+        page.paragraph(SETTLES)
+
+
 def _bars(page: Page, plan: DrainPlan) -> None:
     """Draw when each TD is stopped, under the rule that was asked for or all together."""
     drain = plan.drain
     shown = drain.asked or drain.together
     whole = max(slot.end_ns for slot in shown.slots)
-    page.heading(f"When each ends, {shown.at_once} at once (likely times)")
+    times = "the middle of wide ranges" if shown.total.is_wide else "likely times"
+    page.heading(f"When each ends, {shown.at_once} at once ({times})")
     rows = []
     for slot in shown.slots[:_MOST_BARS]:
         begin = round(slot.start_ns / whole * _BAR)
