@@ -17,7 +17,7 @@ from tdxreclaim.cli.output import (
     terminal_width,
     wants_color,
 )
-from tdxreclaim.errors import UsageError
+from tdxreclaim.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     help="A captured host or a log of it; may be given several times, all of one host.",
 )
 @image_option
+@click.option("--host", "host", metavar="NAME", help="Of a log of several hosts, the one to read.")
 @click.option("--since", metavar="WHEN", help="Leave out older lines: 2026-06-24, or with a time.")
 @click.option("--observed", metavar="TIME", help="How long the shutdown took: 517s, 9min, 1h32m.")
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB.")
@@ -57,6 +58,7 @@ def triage(
     *,
     from_: tuple[str, ...],
     image: tuple[str, ...],
+    host: str | None,
     since: str | None,
     observed: str | None,
     memory: str | None,
@@ -81,9 +83,13 @@ def triage(
         show(explain, "json" if format_ == "json" else "text", color)
         ctx.exit(0)
     ask = _time_question(observed, memory, vcpus, calibration)
-    result = run_triage(from_, since, ask, image)
+    result = run_triage(from_, since, ask, image, host)
     colored = wants_color(color)
     emit(_render(result, format_, color=colored), output, color=colored)
+    if result.exit_status is ExitStatus.NOT_READ:
+        click.echo(
+            f"tdxreclaim: {result.source}: not read: none of its lines was understood", err=True
+        )
     ctx.exit(0 if exit_zero else result.exit_status)
 
 
@@ -92,6 +98,7 @@ def run_triage(
     since: str | None,
     ask: Callable[[Decision], Answer] | None,
     image: tuple[str, ...] = (),
+    host: str | None = None,
 ) -> Triage:
     """Return the findings about the host at *paths*, all of one host.
 
@@ -113,7 +120,7 @@ def run_triage(
         return collectors[path].add
 
     with Progress("triage") as progress:
-        reader = TicketReader(sink, since=_since(since), progress=progress.show)
+        reader = TicketReader(sink, since=_since(since), host=host, progress=progress.show)
         ticket = reader.read(paths)
     facts = with_images(ticket.facts, image, ticket.name)
     decision = decide(facts)

@@ -24,13 +24,13 @@ _NEED_THE_ROOT = frozenset((Cause.STUCK, Cause.HKID))
 def group(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return the findings, those of one cause in one boot under the one that is its root."""
     alone: list[Finding] = []
-    causes: defaultdict[tuple[Cause, int], list[Finding]] = defaultdict(list)
+    causes: defaultdict[tuple[Cause, int, bool], list[Finding]] = defaultdict(list)
     for finding in findings:
         if finding.cause is None:
             alone.append(finding)
         else:
-            causes[finding.cause, finding.age].append(finding)
-    for (cause, _), members in causes.items():
+            causes[finding.cause, finding.age, finding.quoted].append(finding)
+    for (cause, _, _), members in causes.items():
         alone += _of_one_cause(cause, members)
     return tuple(alone)
 

@@ -34,6 +34,8 @@ class Finding:
     times: int = 1
     first: Stamp | None = None
     last: Stamp | None = None
+    quoted: bool = False
+    """Of lines in other dress beside plain ones: of a host that is not known."""
     process: str | None = None
     """The process id of a stuck task, where it has one."""
     places: tuple[Place, ...] = ()

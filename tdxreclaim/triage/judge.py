@@ -80,13 +80,23 @@ def judge(
 ) -> tuple[Finding, ...]:
     """Return what the logs and the host's facts come to, worst first: one finding a cause."""
     merged, boots = _merge(collectors, logs, decision)
-    findings = [_from_lines(key, each, boots[key.boot], decision) for key, each in merged.items()]
+    quoted = {log.path for log in logs if log.quoted}
+    findings = [
+        replace(finding, quoted=_all_in(finding, quoted))
+        for finding in (
+            _from_lines(key, each, boots[key.boot], decision) for key, each in merged.items()
+        )
+    ]
     findings += _module_never_came(findings, boots, decision)
     findings += judge_host(facts, decision, findings)
     findings = [
         _disable_matters(each, findings, decision).advised(boots[0].options) for each in findings
     ]
     return worst_first(link(weigh(group(findings), decision)))
+
+
+def _all_in(finding: Finding, paths: set[str]) -> bool:
+    return bool(finding.places) and all(place.path in paths for place in finding.places)
 
 
 def _merge(

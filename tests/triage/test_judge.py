@@ -201,3 +201,39 @@ def test_lines_of_tdx_that_no_row_knows_are_one_notice(triage: Any) -> None:  # 
 def test_stamps_are_numbers(triage: Any) -> None:  # noqa: ANN401
     found = triage(RECORD)["machine-check"]
     assert found["first"] == {"seconds": 400.0, "time": None, "text": None}
+
+
+def test_what_is_asked_is_answered_first(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_text("\n".join((banner("6.17.0"), SPR, ON, READY, RECORD)) + "\n")
+    asked = ("--observed", "5h", "--memory", "107GiB", "--vcpus", "32")
+    ran = run("triage", "--from", "d.txt", *asked, cwd=tmp_path)
+    assert ran.out.startswith("The observed 5")
+
+
+def test_a_log_that_was_not_understood_is_no_clean_bill(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "d.txt").write_text("2026-06-24 11:07:17;h;something\n" * 20)
+    ran = run("triage", "--from", "d.txt", cwd=tmp_path)
+    assert ran.status == 13
+    assert ran.out.startswith("NOT READ: 20 lines, none understood.")
+    assert "Nothing" not in ran.out
+    assert ran.err.startswith("tdxreclaim: d.txt: not read: ")
+
+
+def test_the_time_line_is_in_order_whatever_is_worst(triage: Any) -> None:  # noqa: ANN401
+    document = triage(banner("7.1.0"), SPR, ON, READY, RECORD, FATAL, REMOVE).document
+    order = [each["id"] for each in document["timeline"]]
+    assert order == [
+        "tdx-on-in-bios",
+        "module-initialized",
+        "machine-check",
+        "td-fatal",
+        "page-removal-failed",
+    ]
+    assert document["findings"][0]["severity"] == "critical"
+
+
+def test_what_is_known_of_the_host_is_in_the_document(triage: Any) -> None:  # noqa: ANN401
+    options = "[    0.1] Command line: BOOT_IMAGE=/vmlinuz root=/dev/secret ro kvm_intel.tdx=1 nohibernate"
+    host = triage(banner("7.1.0"), options, SPR, ON).document["host"]
+    assert host["options"] == ["kvm_intel.tdx=1", "nohibernate"]
+    assert host["signatures"] == ["0x806f8"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.facts.cpu import encode_signature
 from tdxreclaim.facts.evidence import printable
 from tdxreclaim.facts.logs.clock import iso
 from tdxreclaim.report.document import dump, tool
@@ -11,6 +12,7 @@ from tdxreclaim.triage.time import Answer, shares
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.logs.line import Stamp
+    from tdxreclaim.facts.logs.voice import Unread
     from tdxreclaim.report.triage.summary import Triage
     from tdxreclaim.triage.finding import Finding
 
@@ -38,8 +40,17 @@ def render(triage: Triage) -> str:
                 "kernel": decision.kernel.release,
                 "clearing": decision.kernel.clearing,
                 "kexec": decision.kernel.kexec,
+                "names": list(triage.hosts),
+                "signatures": signatures(triage),
+                "module_version": triage.module_version,
+                "options": list(triage.options),
             },
+            "coverage": {"whole": not triage.skipped, "gaps": list(triage.skipped)},
             "findings": [_finding(finding) for finding in triage.findings],
+            "timeline": [
+                {"id": each.kind.id, "boot": each.boot, "first": _stamp(each.first)}
+                for each in triage.timeline
+            ],
             "time": None if triage.answer is None else _time(triage.answer),
             "logs": [
                 {
@@ -47,6 +58,10 @@ def render(triage: Triage) -> str:
                     "lines": log.lines,
                     "bytes": log.size,
                     "kernel_lines": log.kernel_lines,
+                    "understood": log.understood,
+                    "host": log.host or None,
+                    "quoted": log.quoted,
+                    "not_understood": None if log.unread is None else _unread(log.unread),
                     "boots": [
                         {"whole": boot.whole, "line": boot.line, "release": boot.release}
                         for boot in log.boots
@@ -60,6 +75,30 @@ def render(triage: Triage) -> str:
     )
 
 
+def signatures(triage: Triage) -> list[str]:
+    """Return CPUID.01H:EAX of the processors that are wholly known."""
+    found = []
+    for processor in triage.decision.silicon.processors:
+        group = processor.group
+        family, model, stepping = group.family, group.model, group.stepping
+        if family is not None and model is not None and stepping is not None:
+            found.append(f"{encode_signature(family, model, stepping):#x}")
+    return list(dict.fromkeys(found))
+
+
+def _unread(unread: Unread) -> dict[str, object]:
+    return {
+        "lines": unread.lines,
+        "first_line": unread.number,
+        "text": printable(unread.text[:_MOST_SHOWN]),
+        "looks_like": unread.looks_like,
+        "command": unread.command,
+    }
+
+
+_MOST_SHOWN = 300
+
+
 def _finding(finding: Finding) -> dict[str, object]:
     return {
         "id": finding.kind.id,
@@ -67,6 +106,7 @@ def _finding(finding: Finding) -> dict[str, object]:
         "sentence": finding.sentence,
         "boot": finding.boot or None,
         "boots_ago": finding.age if finding.boot else None,
+        "quoted": finding.quoted,
         "count": finding.times,
         "first": _stamp(finding.first),
         "last": _stamp(finding.last),

@@ -17,7 +17,8 @@ from tdxreclaim.units import format_ns, format_percent, format_range, format_siz
 if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.logs.line import Stamp
-    from tdxreclaim.facts.logs.voice import ScannedLog
+    from tdxreclaim.facts.logs.voice import ScannedLog, Unread
+    from tdxreclaim.tables.findings.kind import Kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,26 +34,87 @@ class Triage:
     answer: Answer | None = None
 
     @property
+    def not_read(self) -> bool:
+        """Whether there were logs, and nothing of them, or of one that was given, was understood."""
+        given = self.source.split(", ")
+        lost = [log for log in self.logs if not log.understood and log.lines]
+        return bool(lost) and (
+            len(lost) == len(self.logs) or any(log.path in given for log in lost)
+        )
+
+    @property
     def exit_status(self) -> ExitStatus:
-        """20 if there is something to act on; notices and benign lines are not."""
-        found = any(finding.severity.counts for finding in self.findings)
-        return ExitStatus.FINDINGS if found else ExitStatus.NOT_REQUIRED
+        """20 if there is something to act on; 13 in place of 0 where a log was not understood."""
+        if any(finding.severity.counts for finding in self.findings):
+            return ExitStatus.FINDINGS
+        return ExitStatus.NOT_READ if self.not_read else ExitStatus.NOT_REQUIRED
 
     @property
     def headline(self) -> str:
-        """The answer in a sentence."""
-        counted = [finding for finding in self.findings if finding.severity.counts]
-        others = len(self.findings) - len(counted)
-        rest = f"{others} to know of" if others else ""
-        if not counted:
-            return f"Nothing found that needs action{f'; {rest}' if rest else ''}."
+        """The answer in a sentence or two: to what was asked, then what else there is."""
+        return " ".join(filter(None, (self._asked(), self._not_read(), self._found())))
+
+    def _asked(self) -> str:
+        if self.answer is None:
+            return ""
+        sentence = next(f.sentence for f in self.findings if f.kind is self.answer.kind)
+        return f"{sentence[:1].upper()}{sentence[1:]}."
+
+    def _not_read(self) -> str:
+        if not self.not_read:
+            return ""
+        lines = sum(log.lines for log in self.logs if not log.understood)
+        return (
+            f"NOT READ: {counted(lines, 'line')}, none understood. This is no clean bill of health."
+        )
+
+    def _found(self) -> str:
+        asked = self.answer.kind if self.answer else None
+        rest = [finding for finding in self.findings if finding.kind is not asked]
         numbers = [
             f"{number} {severity}"
+            if severity is not Severity.WARNING
+            else counted(number, severity.value)
             for severity in Severity
-            if (number := sum(finding.severity is severity for finding in counted))
+            if severity.counts and (number := sum(f.severity is severity for f in rest))
         ]
-        count = f"{len(counted)} finding{'s' if len(counted) > 1 else ''}"
-        return f"{count}: {', '.join(numbers)}{f'; {rest}' if rest else ''}."
+        others = sum(not finding.severity.counts for finding in rest)
+        notices = f"; {counted(others, 'notice')}" if others else ""
+        if numbers:
+            return (
+                f"{counted(len(self.to_act_on(asked)), 'finding')}: {', '.join(numbers)}{notices}."
+            )
+        if self.not_read:
+            return f"{counted(others, 'notice')}." if others else ""
+        return f"Nothing {'else ' if asked else ''}found that needs action{notices}."
+
+    def to_act_on(self, asked: Kind | None = None) -> list[Finding]:
+        """Return the findings that count, but for the answer to what was asked."""
+        return [f for f in self.findings if f.severity.counts and f.kind is not asked]
+
+    @property
+    def timeline(self) -> tuple[Finding, ...]:
+        """The findings that a log tells, and what is under them, in the order in which they began."""
+        told = [each for finding in self.findings for each in finding.all if each.line is not None]
+        return tuple(sorted(told, key=_began))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names of hosts that the logs have."""
+        return tuple(dict.fromkeys(log.host for log in self.logs if log.host))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What of the kernel's command line matters here."""
+        told = [log.reading.options.text for log in self.logs if log.reading.options is not None]
+        words = told[-1].split() if told else []
+        return tuple(dict.fromkeys(word for word in words if word.startswith(_OPTIONS)))
+
+    @property
+    def module_version(self) -> str | None:
+        """The TDX module's version, of the host's files or its log."""
+        told = [log.reading.module.text for log in self.logs if log.reading.module is not None]
+        return self.decision.host.module_version or (told[-1] if told else None)
 
     @property
     def host(self) -> str:
@@ -73,7 +135,53 @@ class Triage:
         """What was there and not read or not used, a line each."""
         lines = [f"{piece.path}: {piece.observed}" for piece in self.unread]
         lines += [f"{log.path}: {why}" for log in self.logs for why in log.skipped]
+        # Several witnesses of one file have one remainder.
+        remainders = {log.unread: log.path for log in reversed(self.logs) if log.unread}
+        lines += [f"{path}: {unread_line(each)}" for each, path in remainders.items()]
         return tuple(lines)
+
+
+# Options of the kernel that change what is said here.
+_OPTIONS = (
+    "kvm_intel.",
+    "kvm.",
+    "nohibernate",
+    "crashkernel=",
+    "setcpuid=",
+    "clearcpuid=",
+    "mce=",
+    "nosmp",
+    "maxcpus=",
+)
+
+
+def _began(finding: Finding) -> tuple[int, float, str, int]:
+    path, line = finding.line or ("", 0)
+    seconds = finding.first.seconds if finding.first else None
+    moment = finding.first.moment if finding.first else None
+    when = seconds if seconds is not None else moment
+    return -finding.age, when if when is not None else float("inf"), path, line
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number and its word.
+
+    >>> counted(1, "line"), counted(1200, "line")
+    ('1 line', '1,200 lines')
+    """
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def unread_line(unread: Unread) -> str:
+    """Return what was not understood of a log, in a line."""
+    first = printable(unread.text[:_MOST_SHOWN])
+    return (
+        f"about {counted(unread.lines, 'line')} not understood, which look like "
+        f"{unread.looks_like}; the first is line {unread.number}: {first}"
+    )
+
+
+_MOST_SHOWN = 120
 
 
 def show_stamp(stamp: Stamp | None) -> str:
@@ -104,13 +212,15 @@ def log_line(log: ScannedLog) -> str:
         boots += ", its beginning is not in it"
     elif cut:
         boots += f", {cut} without a beginning"
-    counted = f"{log.path}: {log.lines:,} lines, {log.kernel_lines:,} of them looked at; {boots}"
+    line = (
+        f"{log.path}: {counted(log.lines, 'line')}, {log.kernel_lines:,} of them looked at; {boots}"
+    )
     if log.lines and not log.kernel_lines:
-        counted += (
+        line += (
             "; no kernel line about the CPU, KVM or TDX was recognised: if there are some, their "
             "form is not one that is read"
         )
-    return counted
+    return line
 
 
 def time_finding(answer: Answer) -> Finding:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from tdxreclaim.facts.evidence import printable
 from tdxreclaim.report.markup import code as _code
 from tdxreclaim.report.markup import plain as _plain
 from tdxreclaim.report.page import Page
@@ -11,6 +12,7 @@ from tdxreclaim.report.triage.summary import Triage, boot_label, log_line, show_
 from tdxreclaim.tables.findings.kind import Severity
 
 if TYPE_CHECKING:
+    from tdxreclaim.facts.logs.line import Stamp
     from tdxreclaim.triage.collect import Place
     from tdxreclaim.triage.finding import Finding
 
@@ -30,6 +32,14 @@ def render(triage: Triage, *, width: int = 80, color: bool = False) -> str:
     page.blank()
     page.labelled("host", triage.host)
     page.labelled("source", f"{triage.source} ({triage.form})")
+    if triage.not_read:
+        for label, line in not_read(triage):
+            page.labelled(label, line)
+    steps = timeline(triage)
+    if len(steps) > 1:
+        page.heading("In order")
+        for step in steps:
+            page.paragraph(step.what, first=f"{step.when:>15}  ", indent=17)
     for finding in triage.findings:
         page.blank()
         page.paragraph(
@@ -50,7 +60,7 @@ def render(triage: Triage, *, width: int = 80, color: bool = False) -> str:
 def _body(page: Page, finding: Finding) -> None:
     if finding.boot:
         page.labelled("when", when(finding))
-    for detail in finding.details:
+    for detail in details(finding):
         page.labelled("detail", detail)
     for number, place in enumerate(finding.places):
         page.labelled("" if number else "seen", place_line(place))
@@ -71,6 +81,47 @@ def _body(page: Page, finding: Finding) -> None:
         page.labelled("known", finding.kind.certainty)
 
 
+class Step(NamedTuple):
+    """A line of the time line."""
+
+    when: str
+    what: str
+
+
+def timeline(triage: Triage) -> list[Step]:
+    """Return what needs action, in the order in which it began, with what it came after."""
+    steps = []
+    for finding in triage.timeline:
+        if not finding.severity.counts:
+            continue
+        place = finding.places[0]
+        where = f"line {place.line}" if len(triage.logs) == 1 else place_of(place)
+        after = f", after {', '.join(finding.after)}" if finding.after else ""
+        ago = f", {boot_label(finding)}" if finding.age else ""
+        what = f"{finding.severity} {finding.kind.id} ({where}){ago}{after}"
+        steps.append(Step(short_stamp(finding.first), what))
+    return steps
+
+
+def short_stamp(stamp: Stamp | None) -> str:
+    """Return seconds since boot, else what the log says of the time."""
+    if stamp is not None and stamp.seconds is not None:
+        return f"{stamp.seconds:,.1f} s"
+    return show_stamp(stamp)
+
+
+def not_read(triage: Triage) -> list[tuple[str, str]]:
+    """Return of the first log that was not understood what it is like, and what to do."""
+    lost = next((log.unread for log in triage.logs if not log.understood and log.unread), None)
+    if lost is None:
+        return []
+    return [
+        ("like", lost.looks_like),
+        (f"line {lost.number}", printable(lost.text[:60])),
+        ("try", lost.command),
+    ]
+
+
 def when(finding: Finding) -> str:
     """Return boot, count and span of time of a finding, in a line."""
     times = "once" if finding.times == 1 else f"{finding.times:,} times"
@@ -79,6 +130,12 @@ def when(finding: Finding) -> str:
     if last and last != first:
         span = f"{first} to {last}" if first else last
     return f"{times}, {boot_label(finding)}" + (f", {span}" if span else "")
+
+
+def details(finding: Finding) -> tuple[str, ...]:
+    """Return what else is known of a finding, a line each."""
+    quoted = ("quoted in the text: which host's it is is not known",) if finding.quoted else ()
+    return (*quoted, *finding.details)
 
 
 def under_line(finding: Finding) -> str:
@@ -111,12 +168,18 @@ def render_markdown(triage: Triage) -> str:
         f"- host: {_plain(triage.host)}",
         f"- source: {_code(triage.source)} ({triage.form})",
     ]
+    if triage.not_read:
+        lines += [f"- {label}: {_code(line)}" for label, line in not_read(triage)]
+    steps = timeline(triage)
+    if len(steps) > 1:
+        lines += ["", "### In order", ""]
+        lines += [f"- {_plain(f'{step.when}: {step.what}')}" for step in steps]
     for finding in triage.findings:
         lines += ["", f"### {finding.severity}: {_plain(finding.sentence)}", ""]
         lines.append(f"- finding: `{finding.kind.id}` ({finding.kind.certainty})")
         if finding.boot:
             lines.append(f"- when: {_plain(when(finding))}")
-        lines += [f"- detail: {_plain(detail)}" for detail in finding.details]
+        lines += [f"- detail: {_plain(detail)}" for detail in details(finding)]
         lines += [f"- seen: {_code(place_line(place))}" for place in finding.places]
         if finding.also:
             lines.append(f"- also in: {', '.join(map(_code, finding.also))}")
