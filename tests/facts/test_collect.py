@@ -36,8 +36,9 @@ def answer(out: str) -> object:
     document = json.loads(out)
     for name in ("source", "logs", "headline"):
         document.pop(name, None)
-    if "findings" in document:
-        document["findings"] = [f for f in document["findings"] if f["id"] != "stuck-elsewhere"]
+    for name in ("findings", "timeline"):
+        if name in document:
+            document[name] = [f for f in document[name] if f["id"] != "stuck-elsewhere"]
     return document
 
 
