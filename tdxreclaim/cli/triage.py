@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
 @calibration_option
 @format_option("text", "json", "markdown")
-@click.option("--explain", metavar="ID", help="Explain a finding instead, as findings does.")
+@click.option("--explain", is_flag=True, help="Show every finding whole, notices too.")
 @output_option
 @color_option
 @click.option(
@@ -65,7 +65,7 @@ def triage(
     vcpus: str | None,
     calibration: str,
     format_: str,
-    explain: str | None,
+    explain: bool,
     output: str | None,
     color: str,
     exit_zero: bool,
@@ -77,15 +77,11 @@ def triage(
     compressed, canonical/tdx's system-report.  Exit status 20: findings; 0:
     nothing that needs action.
     """
-    if explain is not None:
-        from tdxreclaim.cli.findings import show
-
-        show(explain, "json" if format_ == "json" else "text", color)
-        ctx.exit(0)
     ask = _time_question(observed, memory, vcpus, calibration)
     result = run_triage(from_, since, ask, image, host)
     colored = wants_color(color)
-    emit(_render(result, format_, color=colored), output, color=colored)
+    text = _render(result, format_, color=colored, explain=explain)
+    emit(text, output, color=colored)
     if result.exit_status is ExitStatus.NOT_READ:
         click.echo(
             f"tdxreclaim: {result.source}: not read: none of its lines was understood", err=True
@@ -184,7 +180,7 @@ def _time_question(
     return ask
 
 
-def _render(result: Triage, format_: str, *, color: bool) -> str:
+def _render(result: Triage, format_: str, *, color: bool, explain: bool) -> str:
     match format_:
         case "json":
             from tdxreclaim.report.triage import json
@@ -197,4 +193,4 @@ def _render(result: Triage, format_: str, *, color: bool) -> str:
         case _:
             from tdxreclaim.report.triage import text
 
-            return text.render(result, width=terminal_width(), color=color)
+            return text.render(result, width=terminal_width(), color=color, explain=explain)

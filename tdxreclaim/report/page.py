@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LEAST_WIDTH = 40
+_LEAST_ROOM = 16
 
 
 _INDENT = 2
@@ -65,6 +66,40 @@ class Page:
         What is beyond *most* lines is cut, which "..." says.
         """
         room = self.width - max(len(first), indent)
+        lines = self._lines(text, style, room, most)
+        for number, line in enumerate(lines):
+            head = first if number == 0 else " " * indent
+            self._print(Text(head).append_text(line))
+
+    def labelled(self, label: str, text: str, style: str = "", *, most: int | None = None) -> None:
+        """Add *label* and, beside it, *text*, cut after *most* lines."""
+        first = f"{'':{_INDENT}}{label:<{_LABEL}}"
+        self.paragraph(text, style, first=first, indent=len(first), most=most)
+
+    @property
+    def lines(self) -> int:
+        """How many lines there are so far."""
+        return self._out.getvalue().count("\n")
+
+    def row(self, head: str, text: str, tail: str, style: str = "", *, most: int = 1) -> None:
+        """Add *head*, *text* in up to *most* lines beside it, and *tail* at the first one's end.
+
+        Where there is no room beside *head*, the text stands below it.
+        """
+        room = self.width - len(head) - len(tail) - 1
+        if room < _LEAST_ROOM:
+            self.paragraph(f"{head}{flat(tail)}", style)
+            self.paragraph(text, style, first="      ", indent=6)
+            return
+        lines = self._lines(text, style, room, most)
+        for number, line in enumerate(lines):
+            line.pad_right(room - line.cell_len)
+            before, after = (head, tail) if number == 0 else (" " * len(head), "")
+            whole = Text(before, style=style).append_text(line).append(f" {flat(after)}")
+            whole.rstrip()
+            self._print(whole)
+
+    def _lines(self, text: str, style: str, room: int, most: int | None) -> list[Text]:
         # Whatever it is and wherever it is from: one line, and safe for a terminal.
         lines = list(Text(flat(text), style=style).wrap(self._console, room, overflow="fold"))
         if most is not None and len(lines) > most:
@@ -73,15 +108,9 @@ class Page:
             last.truncate(room - 4)
             last.append(" ...")
             lines = lines[:most]
-        for number, line in enumerate(lines):
+        for line in lines:
             line.rstrip()
-            head = first if number == 0 else " " * indent
-            self._print(Text(head).append_text(line))
-
-    def labelled(self, label: str, text: str, style: str = "", *, most: int | None = None) -> None:
-        """Add *label* and, beside it, *text*, cut after *most* lines."""
-        first = f"{'':{_INDENT}}{label:<{_LABEL}}"
-        self.paragraph(text, style, first=first, indent=len(first), most=most)
+        return lines
 
     def ends(self, left: str, right: str) -> None:
         """Add *left* and, at the other end of the line if there is room, *right*."""

@@ -230,11 +230,11 @@ def test_the_catalogue_fits_its_schema(run: RunTool) -> None:
     assert [each["id"] for each in document["findings"]] == [kind.id for kind in CATALOGUE]
 
 
-def test_one_finding_is_explained_by_either_command(run: RunTool) -> None:
+def test_one_finding_is_explained(run: RunTool) -> None:
     one = run("findings", "hkid-leaked")
     assert one.status == 0
     assert one.out.startswith("hkid-leaked (critical)")
-    assert run("triage", "--explain", "hkid-leaked") == one
+    assert "HKID" in run("explain", "hkid-leaked").out
 
 
 def test_no_such_finding(run: RunTool) -> None:

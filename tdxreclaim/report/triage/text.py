@@ -25,16 +25,102 @@ _STYLE = {
 }
 
 
-def render(triage: Triage, *, width: int = 80, color: bool = False) -> str:
-    """Return the findings as text of *width* columns."""
+# A ticket with ten findings fits into 30 lines; what does not is behind --explain.
+_MOST_LINES = 30
+_MOST_ROWS = 12
+_FEW_ROWS = 5
+_SEVERITY_WIDTH = max(len(severity) for severity in Severity) + 2
+
+
+def render(triage: Triage, *, width: int = 80, color: bool = False, explain: bool = False) -> str:
+    """Return the findings as text of *width* columns: the answer, or all with *explain*."""
     page = Page(width, color=color)
     page.paragraph(triage.headline, "bold")
     page.blank()
     page.labelled("host", triage.host)
-    page.labelled("source", f"{triage.source} ({triage.form})")
     if triage.not_read:
         for label, line in not_read(triage):
             page.labelled(label, line)
+    for log in triage.logs:
+        page.labelled("log", log_line(log))
+    for line in triage.skipped:
+        page.labelled("not read", line)
+    for premise in () if triage.answer is None else triage.answer.premises:
+        page.labelled("warning", premise, "yellow")
+    if explain:
+        _explained(page, triage)
+    else:
+        _rows(page, triage)
+        _next(page, triage)
+    page.blank()
+    worst = next((f"; tdxreclaim explain {f.kind.id}" for f in triage.findings), "")
+    page.ends(
+        f"exit {int(triage.exit_status)}",
+        worst.removeprefix("; ") if explain else f"all: --explain{worst}",
+    )
+    return page.text()
+
+
+def _rows(page: Page, triage: Triage) -> None:
+    """Add a line a finding, in the order in which they happened; what is no log's comes first."""
+    asked = triage.answer.kind if triage.answer else None
+    counted = triage.to_act_on(asked)
+    rows = [finding for finding in counted if finding.line is None]
+    rows += [finding for finding in triage.timeline if finding in counted]
+    if not rows:
+        return
+    page.blank()
+    shown = rows[:_MOST_ROWS]
+    times = [short_stamp(finding.first)[:_LONGEST_TIME] for finding in shown]
+    room = max(map(len, times))
+    widest = max(len(finding.kind.id) for finding in shown)
+    one_log = len({finding.line[0] for finding in shown if finding.line}) <= 1
+    for finding, time in zip(shown, times, strict=True):
+        critical = finding.severity is Severity.CRITICAL
+        word = finding.severity.upper() if critical else finding.severity
+        head = f"  {time:>{room}}{'  ' if room else ''}{word:<{_SEVERITY_WIDTH}}"
+        head += f"{finding.kind.id:<{widest}}  "
+        page.row(
+            head,
+            finding.sentence,
+            _where(finding, one_log=one_log),
+            _STYLE[finding.severity],
+            most=2 if len(shown) <= _FEW_ROWS else 1,
+        )
+    if len(rows) > len(shown):
+        page.paragraph(f"{len(rows) - len(shown)} more: --explain", first="  ", indent=2)
+
+
+_LONGEST_TIME = 19
+
+
+def _where(finding: Finding, *, one_log: bool) -> str:
+    if finding.line is None:
+        return ""
+    path, number = finding.line
+    return f":{number}" if one_log else f"{path.rpartition('/')[2]}:{number}"
+
+
+def _next(page: Page, triage: Triage) -> None:
+    """Add what to do, for the worst first, as far as a screen has room."""
+    worst = triage.to_act_on()
+    steps = list(dict.fromkeys(_first_sentence(finding.advice) for finding in worst))
+    if steps:
+        page.blank()
+    for number, step in enumerate(steps, start=1):
+        if number > 1 and page.lines > _MOST_LINES - 5:
+            page.labelled("", f"{len(steps) - number + 1} more: --explain")
+            break
+        page.labelled("" if number > 1 else "next", f"{number}. {step}")
+
+
+def _first_sentence(text: str) -> str:
+    first, dot, _ = text.partition(". ")
+    return f"{first}." if dot else text
+
+
+def _explained(page: Page, triage: Triage) -> None:
+    page.labelled("source", f"{triage.source} ({triage.form})")
     steps = timeline(triage)
     if len(steps) > 1:
         page.heading("In order")
@@ -46,15 +132,6 @@ def render(triage: Triage, *, width: int = 80, color: bool = False) -> str:
             f"{finding.severity} {finding.kind.id}: {finding.sentence}", _STYLE[finding.severity]
         )
         _body(page, finding)
-    if triage.logs:
-        page.heading("Logs")
-        for log in triage.logs:
-            page.item(log_line(log))
-    if triage.skipped:
-        page.heading("Not read or not used")
-        for line in triage.skipped:
-            page.item(line)
-    return page.text()
 
 
 def _body(page: Page, finding: Finding) -> None:

@@ -337,7 +337,7 @@ def test_packed_logs_are_read(suffix: str, run: RunTool, tmp_path: Path) -> None
     ran = run("triage", "--from", path.name, cwd=tmp_path)
 
     assert (ran.status, ran.err) == (20, "")
-    assert f"messages.{suffix}:1" in ran.out
+    assert ran.out.count(" :1\n") == 1
 
 
 def test_a_log_cut_in_its_gzip_is_read_as_far_as_it_goes(run: RunTool, tmp_path: Path) -> None:
