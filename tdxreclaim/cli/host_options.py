@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.fake import FakedCpu
     from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.facts.images.installed import InstalledKernels
     from tdxreclaim.facts.images.parts import Images
     from tdxreclaim.facts.sources.base import Source
 
@@ -149,7 +150,12 @@ def read_chosen_host(
     else:
         source, name, form = _open(from_, from_format)
         with contextlib.closing(source):
-            facts = read_host(source, symbols=symbols, cross_check=cross_check)
+            facts = read_host(
+                source,
+                symbols=symbols,
+                cross_check=cross_check,
+                installed=installed_kernels if from_ is None else None,
+            )
         host = Host(facts, name, form)
     return _lay_over(host, faked, kernel, images)
 
@@ -163,6 +169,13 @@ def _images(paths: tuple[str, ...], kernel: str | None) -> Images | None:
     if "" in paths:
         raise UsageError("--image", "the name is empty")
     return read_images(paths, kernel)
+
+
+def installed_kernels() -> InstalledKernels:
+    """Return the kernels of this host."""
+    from tdxreclaim.facts.images.installed import InstalledKernels
+
+    return InstalledKernels()
 
 
 def with_images(facts: HostFacts, paths: tuple[str, ...], name: str) -> HostFacts:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import places
 from tdxreclaim.facts.evidence import Origin
-from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release
+from tdxreclaim.facts.images.record import read_record, write_record
+from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release, parse_symbols
 from tdxreclaim.facts.logs.line import Speaker, read_line, show_head
 from tdxreclaim.facts.logs.needles import begins
 from tdxreclaim.facts.logs.stack import begins_stack, frame_function
@@ -35,6 +36,7 @@ from tdxreclaim.facts.sources.base import KERNEL_LOG, Source
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tdxreclaim.facts.images.installed import InstalledKernels
     from tdxreclaim.facts.sources.tree import Tree
 
 MANIFEST = "tdxreclaim-capture.json"
@@ -131,12 +133,17 @@ class HostCapture(NamedTuple):
 
 
 def collect(
-    source: Source, *, include: Iterable[str] = (), tree: Tree | None = None
+    source: Source,
+    *,
+    include: Iterable[str] = (),
+    tree: Tree | None = None,
+    installed: InstalledKernels | None = None,
 ) -> HostCapture:
     """Return what a capture of *source* takes.
 
     *include* names further files, which are taken as they are; *tree* is
-    where to look for running QEMU processes.
+    where to look for running QEMU processes, *installed* are the kernels of a
+    live host.
 
     Raises:
         MalformedInputError: there is nothing to take.
@@ -156,6 +163,7 @@ def collect(
     for release in collector.releases():
         path = places.CONFIG.format(release=release)
         collector.take(path, _filter_config, "options that matter")
+    _take_kernel_files(collector, installed)
     _take_logs(collector, source, lambda text: _unnamed(filter_log(text), names))
     if tree is not None:
         collector.add(QEMU, json.dumps(_qemu_sizes(tree), indent=2) + "\n", "sizes alone")
@@ -201,6 +209,26 @@ class _Collector:
             if path in self.taken
         ]
         return [each for each in dict.fromkeys(releases) if each and "/" not in each]
+
+
+def _take_kernel_files(collector: _Collector, installed: InstalledKernels | None) -> None:
+    """Take what was concluded from the files of a host's kernels, as `check` would."""
+    if installed is None:
+        collector.take(places.KERNEL_FILES, _rewritten, "small facts of the kernel's files")
+        return
+    releases = collector.releases()
+    listed = collector.taken.get(places.KALLSYMS)
+    module = listed is None or not parse_symbols(listed.text)
+    record = write_record(installed.read(releases[0], module=module)) if releases else None
+    if record is not None:
+        collector.add(places.KERNEL_FILES, record, "small facts of the kernel's files")
+
+
+def _rewritten(text: str) -> str | None:
+    try:
+        return write_record(read_record(text, places.KERNEL_FILES))
+    except MalformedInputError:
+        return None
 
 
 def _take_logs(collector: _Collector, source: Source, change: Callable[[str], str]) -> None:

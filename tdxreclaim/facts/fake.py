@@ -114,6 +114,9 @@ def fake_kernel(facts: HostFacts, release: str) -> HostFacts:
         log_off=Fact(None, gone),
         log_ready=Fact(None, gone),
         log_kexec=Fact(None, gone),
+        images=None,
+        newest=None,
+        livepatches=0,
     )
 
 

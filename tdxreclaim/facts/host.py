@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts import places
 from tdxreclaim.facts.cpu import NO_WORDS, Words
-from tdxreclaim.facts.evidence import Evidence, Fact, printable
+from tdxreclaim.facts.evidence import ABSENT, Evidence, Fact, printable
 from tdxreclaim.facts.identity import Identity, read_identity, read_witnesses
 from tdxreclaim.facts.identity import cross_check as ask_witness
 from tdxreclaim.facts.kernel import Symbol, parse_capacity, parse_switch, parse_symbols
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdxreclaim.facts.cpu import CpuGroup
-    from tdxreclaim.facts.images.parts import Images
+    from tdxreclaim.facts.images.installed import InstalledKernels
+    from tdxreclaim.facts.images.parts import Images, KernelFiles
     from tdxreclaim.facts.logs.bringup import LogReading
     from tdxreclaim.facts.sources.base import Source
 
@@ -33,7 +35,8 @@ class HostFacts:
     or ``None``.  ``witnesses`` are processors that other sources
     name: py-cpuinfo when asked, a capture's lscpu and kernel log.
     ``bugs`` are the words of that line.  ``notes`` is what else a reader of the answer should know
-    was seen.  ``images`` are parts of the kernel that were read as files.
+    was seen.  ``images`` are parts of the kernel that were read as files, ``newest`` those of the
+    newest kernel that is installed, if it does not run.  ``livepatches`` counts the loaded ones.
     """
 
     identity: Evidence
@@ -58,6 +61,8 @@ class HostFacts:
     notes: tuple[Evidence, ...] = ()
     bugs: Words = NO_WORDS
     images: Images | None = None
+    newest: Images | None = None
+    livepatches: int = 0
 
 
 def read_host(
@@ -67,6 +72,7 @@ def read_host(
     cross_check: bool = False,
     ask_py_cpuinfo: Callable[[], PyCpuinfo] = read_py_cpuinfo,
     log: tuple[str, LogReading] | None = None,
+    installed: Callable[[], InstalledKernels] | None = None,
 ) -> HostFacts:
     """Return what *source* says of its host.
 
@@ -75,7 +81,8 @@ def read_host(
     ``symbols=False`` the kernel's symbols and configuration are left out (they
     change the posture, never the verdict).  *cross_check* asks py-cpuinfo,
     which takes a second; *ask_py_cpuinfo* is how.  *log* is a kernel log of the
-    host that was read already, and its name.
+    host that was read already, and its name.  *installed* are the kernels of a
+    live host; they are looked at where its symbols tell nothing.
 
     Raises:
         HostReadError, MalformedInputError: there is something that should
@@ -99,6 +106,12 @@ def read_host(
     if tdx_guest.value is None and said.guest:
         tdx_guest = reader.log_fact(yes=said.guest)
     skipped = not symbols
+    listed = (
+        reader.unread(places.KALLSYMS) if skipped else reader.fact(places.KALLSYMS, parse_symbols)
+    )
+    files, about_files = (
+        (None, ()) if skipped else _kernel_files(reader, release.value, listed, installed)
+    )
     return HostFacts(
         identity=identity.evidence,
         architecture=identity.reading.architecture,
@@ -116,14 +129,39 @@ def read_host(
         log_ready=reader.log_fact(yes=said.ready, no=said.failed or said.refused),
         log_kexec=reader.log_fact(yes=said.kexec),
         release=release,
-        symbols=reader.unread(places.KALLSYMS)
-        if skipped
-        else reader.fact(places.KALLSYMS, parse_symbols),
+        symbols=listed,
         config=reader.config(None if skipped else release.value),
         witnesses=asked + (read_witnesses(reader, identity) if reader.wanted else ()),
-        notes=_notes(reader, identity, said),
+        notes=_notes(reader, identity, said) + about_files,
         bugs=identity.reading.bugs,
+        images=files.running if files else None,
+        newest=files.newest if files else None,
+        livepatches=files.livepatches if files else 0,
     )
+
+
+def _kernel_files(
+    reader: Reader,
+    release: str | None,
+    listed: Fact[tuple[Symbol, ...]],
+    installed: Callable[[], InstalledKernels] | None,
+) -> tuple[KernelFiles | None, tuple[Evidence, ...]]:
+    """Return what the kernel's own files tell, live or from a capture's record of them."""
+    if not reader.wanted or release is None:
+        return None, ()
+    if installed is not None:
+        return installed().read(release, module=not listed.value), ()
+    if reader.is_live:
+        return None, ()
+    text, evidence = reader.text(places.KERNEL_FILES)
+    if text is None:
+        return None, () if evidence.observed == ABSENT else (evidence,)
+    from tdxreclaim.facts.images.record import read_record
+
+    try:
+        return read_record(text, places.KERNEL_FILES), ()
+    except MalformedInputError as error:
+        return None, (reader.evidence(places.KERNEL_FILES, f"not understood: {error.why}"),)
 
 
 def _notes(reader: Reader, identity: Identity, log: LogReading) -> tuple[Evidence, ...]:

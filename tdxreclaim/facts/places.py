@@ -13,6 +13,8 @@ KVM_PARAMETER = "sys/module/kvm_intel/parameters/tdx"
 MISC_CAPACITY = "sys/fs/cgroup/misc.capacity"
 MODULE_VERSION = "sys/devices/faux/tdx_host/version"
 CONFIG = "boot/config-{release}"
+# What a capture keeps of the kernel's files.
+KERNEL_FILES = "tdxreclaim-kernel.json"
 
 
 # Every file of a captured host that is ever looked at (and CONFIG).
@@ -28,5 +30,6 @@ WANTED = frozenset(
         KVM_PARAMETER,
         MISC_CAPACITY,
         MODULE_VERSION,
+        KERNEL_FILES,
     )
 )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
 from tdxreclaim.facts import host, places
 from tdxreclaim.facts.evidence import Evidence, Origin
+from tdxreclaim.facts.images.installed import InstalledKernels
 from tdxreclaim.facts.logs.scanner import LogScanner, scan_log
 from tdxreclaim.facts.logs.whole import choose_log
 from tdxreclaim.facts.sources import recognise as capture
@@ -205,7 +206,11 @@ class TicketReader:
         if origin is Origin.CAPTURED and not any(map(self._has_log, self._sources)):
             # What the newest log tells of the host stands in for files that are not there.
             log = choose_log(tuple(self._logs), name)
-        facts = host.read_host(together, log=None if log is None else (log.path, log.reading))
+        facts = host.read_host(
+            together,
+            log=None if log is None else (log.path, log.reading),
+            installed=InstalledKernels if origin is Origin.LIVE else None,
+        )
         return Ticket(facts, name, form, tuple(self._logs), tuple(self._unread))
 
     @staticmethod

@@ -27,12 +27,14 @@ from tdxreclaim.policy.state import in_guest, judge_state
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.policy.warn import warn
 from tdxreclaim.tables.errata import ERRATA, NO_ERRATUM_CITATIONS, Erratum
+from tdxreclaim.tables.kernels import Clearing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.policy.model import KernelFinding
     from tdxreclaim.tables.sources import Citation
 
     _Rule = tuple[str, Callable[["_Case"], Outcome], Verdict]
@@ -250,7 +252,21 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
         evidence=_evidence(facts, weighed),
         citations=_citations(weighed),
         weighed=weighed,
+        next_kernel=_next_kernel(facts, kernel, silicon.errata),
     )
+
+
+def _next_kernel(
+    facts: HostFacts, kernel: KernelFinding, errata: tuple[Erratum, ...]
+) -> KernelFinding | None:
+    """Return what the newest installed kernel would do, where that differs and is known."""
+    if facts.newest is None:
+        return None
+    from tdxreclaim.facts.fake import lay_images
+
+    found, _ = judge_kernel(lay_images(facts, facts.newest), errata)
+    known = found.clearing is not Clearing.UNKNOWN
+    return found if known and found.clearing is not kernel.clearing else None
 
 
 def _evidence(facts: HostFacts, weighed: tuple[Step, ...]) -> tuple[Evidence, ...]:

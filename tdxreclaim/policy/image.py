@@ -89,10 +89,14 @@ def image_rules(facts: HostFacts) -> list[tuple[str, Callable[[HostFacts], Outco
     source = next((row for row in KERNELS if row.clearing is found.clearing), None)
     citations = source.citations if source else ()
 
+    because = found.because
+    if images.loaded is False:
+        because += " (kvm_intel is not loaded: this one would be)"
+
     def rule_for(rule: str) -> Callable[[HostFacts], Outcome]:
         if found.rule == rule:
-            return lambda _: fires(found.because, evidence, citations)
-        return lambda _: passes(f"by its files: {found.because}", evidence)
+            return lambda _: fires(because, evidence, citations)
+        return lambda _: passes(f"by its files: {because}", evidence)
 
     return [(rule, rule_for(rule)) for rule in IMAGE_RULES]
 

@@ -179,3 +179,5 @@ class Decision:
     citations: tuple[Citation, ...]
     weighed: tuple[Step, ...]
     """Every rule in the order in which it was tried, the ones that did not fire included."""
+    next_kernel: KernelFinding | None = None
+    """The newest installed kernel, where it does not run and does other than the one that runs."""

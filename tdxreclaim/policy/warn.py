@@ -134,6 +134,14 @@ def _partial_backport(case: _Case) -> Iterable[str]:
         )
 
 
+def _livepatched(case: _Case) -> Iterable[str]:
+    if case.facts.livepatches:
+        yield (
+            "A livepatch is loaded, and may have changed what this kernel does: "
+            "/sys/kernel/livepatch."
+        )
+
+
 _RULES = (
     _flag_without_row,
     _row_without_flag,
@@ -147,4 +155,5 @@ _RULES = (
     _no_platform_flag,
     _symbols_disagree,
     _partial_backport,
+    _livepatched,
 )

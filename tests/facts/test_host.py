@@ -17,6 +17,7 @@ from tdxreclaim.facts.places import (
     CPUID,
     CPUINFO,
     KALLSYMS,
+    KERNEL_FILES,
     KERNEL_LOGS,
     KVM_PARAMETER,
     LSCPU,
@@ -105,7 +106,7 @@ class TestWhatIsRead:
         source = Recording(WHOLE)
         facts = read_host(source)
         # lscpu may name another CPU: it is looked for beside /proc/cpuinfo.
-        assert set(source.asked) == {*WHOLE, LSCPU, CPUID}
+        assert set(source.asked) == {*WHOLE, LSCPU, CPUID, KERNEL_FILES}
         assert len(source.asked) == len(set(source.asked)), "each once"
         assert facts.groups == (
             CpuGroup(

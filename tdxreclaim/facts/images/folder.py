@@ -75,18 +75,18 @@ class Folder:
         if self._is_modules(""):
             release = os.path.basename(self._real)
             return self.modules("", release if release[:1].isdigit() else None)
-        folders = [folder for folder in _MODULES if self._names(folder)]
-        if not folders and not self._names("boot"):
+        folders = [folder for folder in _MODULES if self.names(folder)]
+        if not folders and not self.names("boot"):
             folders = [""]
         found = [
             member
             for folder in folders
-            for name in self._names(folder)
+            for name in self.names(folder)
             if name[:1].isdigit() and self._is_modules(os.path.join(folder, name))
             for member in self.modules(os.path.join(folder, name), name)
         ]
-        boot = "boot" if self._names("boot") else ""
-        for name in self._names(boot):
+        boot = "boot" if self.names("boot") else ""
+        for name in self.names(boot):
             member = member_of(f"boot/{name}")
             if member is not None:
                 found.append(member._replace(path=os.path.join(boot, name)))
@@ -97,7 +97,7 @@ class Folder:
         return [
             name
             for folder in _MODULES
-            for name in self._names(folder)
+            for name in self.names(folder)
             if name[:1].isdigit() and self._is_modules(os.path.join(folder, name))
         ]
 
@@ -132,7 +132,7 @@ class Folder:
             listed = None
         if listed and ".." not in listed[1].split("/"):
             return listed[1]
-        names = self._names(os.path.join(folder, os.path.dirname(_MODULE)))
+        names = self.names(os.path.join(folder, os.path.dirname(_MODULE)))
         name = next((name for name in names if name.startswith("kvm-intel.ko")), "kvm-intel.ko")
         return os.path.join(os.path.dirname(_MODULE), name)
 
@@ -157,7 +157,8 @@ class Folder:
     def _is_modules(self, folder: str) -> bool:
         return any(os.path.lexists(os.path.join(self._real, folder, mark)) for mark in _MARKS)
 
-    def _names(self, folder: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
+        """Return the names in *folder*, sorted; none if it is not there or a link leads to it."""
         inner = os.path.join(self._real, folder) if folder else self._real
         if os.path.realpath(inner) != inner:
             return []

@@ -108,17 +108,34 @@ class Part(NamedTuple):
 
 
 class Images(NamedTuple):
-    """The parts of one kernel, and what of it could not be used, with the reason."""
+    """The parts of one kernel, and what of it could not be used, with the reason.
+
+    ``loaded`` is whether the module among them is the one that runs, false if
+    none runs and it would be loaded next; ``None`` of files that were given.
+    """
 
     parts: tuple[Part, ...]
     failures: tuple[Evidence, ...] = ()
     origin: Origin = Origin.FAKED
+    loaded: bool | None = None
 
     @property
     def release(self) -> str | None:
         """Return the name that the parts give their kernel; of a configuration alone the base."""
         named = [part.release for part in self.parts if part.release]
         return next(iter(named + [base for _, base in bases(self.parts)]), None)
+
+
+class KernelFiles(NamedTuple):
+    """What the folders of a host tell of its kernels.
+
+    ``running`` is of the one that runs, ``newest`` of the newest installed one
+    if that does not run; ``livepatches`` counts those that are loaded.
+    """
+
+    running: Images | None = None
+    newest: Images | None = None
+    livepatches: int = 0
 
 
 def bases(parts: Iterable[Part]) -> list[tuple[str, str]]:

@@ -77,6 +77,14 @@ def document(report: Report) -> dict[str, object]:
             for citation in decision.citations
         ],
     }
+    if decision.next_kernel is not None:
+        found["next_kernel"] = {
+            "release": decision.next_kernel.release,
+            "clearing": decision.next_kernel.clearing,
+            "certainty": decision.next_kernel.certainty,
+            "rule": decision.next_kernel.rule,
+            "because": decision.next_kernel.because,
+        }
     if report.explain:
         found["weighed"] = [
             {"rule": step.rule, "fired": step.fired, "because": step.because}

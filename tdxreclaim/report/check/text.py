@@ -23,7 +23,7 @@ from tdxreclaim.tables.sources import Certainty
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tdxreclaim.policy.model import Processor
+    from tdxreclaim.policy.model import KernelFinding, Processor
     from tdxreclaim.report.check.report import Report
 
 _VERDICT_STYLE = {
@@ -177,6 +177,9 @@ def _facts(decision: Decision) -> Iterator[tuple[str, str]]:
         "kernel",
         f"{flat(kernel.release) if kernel.release else 'release unknown'}: {_kernel(decision)}",
     )
+    if decision.next_kernel is not None:
+        newest = decision.next_kernel
+        yield "", f"after a reboot into {flat(newest.release or '')}: {_newest(newest)}"
     yield "TDX", _tdx(decision)
     if kernel.kexec in _NO_KDUMP and host.state is not HostState.GUEST:
         yield "kdump", _NO_KDUMP[kernel.kexec]
@@ -220,6 +223,16 @@ def _status(processor: Processor) -> str:
             return processor.because.removeprefix(f"{_name(processor)} is ")
         case _:
             assert_never(processor.silicon)
+
+
+def _newest(kernel: KernelFinding) -> str:
+    does = {
+        Clearing.ALWAYS: "clears every page, on every CPU",
+        Clearing.ON_ERRATUM: f"skips, but on CPUs with {_ERRATA}",
+        Clearing.NO_TDX_HOST: "cannot run TDs",
+        Clearing.UNKNOWN: "not known",
+    }[kernel.clearing]
+    return does if kernel.certainty is Certainty.VERIFIED else f"{does} ({kernel.certainty})"
 
 
 def _kernel(decision: Decision) -> str:

@@ -17,13 +17,25 @@ import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import jsonschema
 import pytest
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
+from tdxreclaim.facts.collect import collect
+from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.host import HostFacts, read_host
 from tdxreclaim.facts.images.elf import parse_build_id
+from tdxreclaim.facts.images.installed import InstalledKernels
 from tdxreclaim.facts.images.open import read_images
 from tdxreclaim.facts.images.parts import Configuration, Module, Text, fits
+from tdxreclaim.facts.places import KERNEL_FILES
+from tdxreclaim.facts.sources.base import Files
+from tdxreclaim.policy.decide import decide
 from tdxreclaim.policy.image import judge_images
+from tdxreclaim.report.check import json as check_json
+from tdxreclaim.report.check import text as check_text
+from tdxreclaim.report.check.report import Report
+from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.kernels import Clearing
 from tdxreclaim.tables.sources import Certainty
 
@@ -751,6 +763,193 @@ def test_a_kernel_file_in_another_place_names_the_option(run: RunTool, tmp_path:
     assert (ran.status, ran.out) == (2, "")
     assert "--image ./vmlinuz" in ran.err
     assert run("check", "--image", "").status == 2
+
+
+CPUINFO = (HOSTS / "gnr-6.18-active/proc/cpuinfo").read_text()
+NOTE = struct.pack("<III", 4, 4, 3) + b"GNU\0" + bytes.fromhex("0badcafe")
+ACME = "6.18.5-made"
+
+
+def module_place(release: str) -> str:
+    return f"usr/lib/modules/{release}/kernel/arch/x86/kvm/kvm-intel.ko"
+
+
+def live(root: Path, release: str = ACME, kallsyms: str | None = None) -> HostFacts:
+    texts = {"proc/cpuinfo": CPUINFO, "proc/sys/kernel/osrelease": f"{release}\n"}
+    if kallsyms is not None:
+        texts["proc/kallsyms"] = kallsyms
+    source = Files(texts, origin=Origin.LIVE)
+    return read_host(source, installed=lambda: InstalledKernels(str(root)))
+
+
+def test_the_module_that_would_be_loaded_next(tmp_path: Path) -> None:
+    lay(tmp_path, {module_place(ACME): SHAPES["clears itself"].data})
+    kernel = decide(live(tmp_path)).kernel
+    assert (kernel.clearing, kernel.rule) == (Clearing.ALWAYS, "image-clears-always")
+    assert "not loaded" in kernel.because
+    assert kernel.origin is Origin.LIVE
+
+
+def test_the_module_that_runs_is_known_by_its_build_id(tmp_path: Path) -> None:
+    loaded = {"sys/module/kvm_intel/notes/.note.gnu.build-id": NOTE}
+    lay(tmp_path, {module_place(ACME): SHAPES["clears itself"].data, **loaded})
+    kernel = decide(live(tmp_path)).kernel
+    assert (kernel.clearing, kernel.certainty) == (Clearing.ALWAYS, Certainty.VERIFIED)
+    assert "not loaded" not in kernel.because
+
+    other = NOTE.replace(bytes.fromhex("0badcafe"), bytes.fromhex("12345678"))
+    lay(tmp_path, dict.fromkeys(loaded, other))
+    decision = decide(live(tmp_path))
+    assert decision.kernel.clearing is Clearing.UNKNOWN
+    assert any("build id differs" in piece.observed for piece in decision.evidence)
+    # Loaded, and without a build id nothing shows that it is the same.
+    lay(tmp_path, dict.fromkeys(loaded, b""))
+    assert decide(live(tmp_path)).kernel.clearing is Clearing.UNKNOWN
+
+
+def test_where_the_symbols_tell_no_file_is_read(tmp_path: Path) -> None:
+    lay(tmp_path, {module_place(ACME): SHAPES["clears itself"].data})
+    facts = live(tmp_path, kallsyms="0000000000000000 T tdx_quirk_reset_page\n")
+    assert facts.images is None
+    assert decide(facts).kernel.rule == "symbols-clear-on-erratum"
+
+
+def test_a_livepatch_is_a_doubt(tmp_path: Path) -> None:
+    (tmp_path / "sys/kernel/livepatch/fix_1").mkdir(parents=True)
+    assert any("livepatch" in warning for warning in decide(live(tmp_path)).warnings)
+    assert not any("livepatch" in warning for warning in decide(live(tmp_path / "none")).warnings)
+
+
+@pytest.mark.parametrize(
+    ("running", "newest", "clearing"),
+    [
+        pytest.param("6.17.3", "6.18.5-made", Clearing.ON_ERRATUM, id="a newer one"),
+        pytest.param("6.9.1", "6.18.5-made", Clearing.ON_ERRATUM, id="6.9 is older than 6.18"),
+        pytest.param("6.19.1", "6.18.5-made", None, id="an older one"),
+        pytest.param("6.18.1", "6.18.5-made", None, id="one that does the same"),
+    ],
+)
+def test_the_newest_installed_kernel(
+    tmp_path: Path, running: str, newest: str, clearing: Clearing | None
+) -> None:
+    assert newest == ACME
+    lay(tmp_path, {module_place(newest): SHAPES["page"].data})
+    lay(tmp_path, {module_place("6.2.1-made"): SHAPES["no TDX"].data})
+    found = decide(live(tmp_path, running)).next_kernel
+    assert (found and found.clearing) == clearing
+    assert not found or found.release == newest
+
+
+def test_a_configuration_rules_the_newest_kernel_out(tmp_path: Path) -> None:
+    lay(tmp_path, {module_place(ACME): b"not read", f"boot/config-{ACME}": CONFIG_OFF.encode()})
+    found = decide(live(tmp_path, "6.17.3")).next_kernel
+    assert found is not None
+    assert (found.clearing, found.certainty) == (Clearing.NO_TDX_HOST, Certainty.VERIFIED)
+
+
+def test_check_says_what_a_reboot_brings(tmp_path: Path) -> None:
+    lay(tmp_path, {module_place(ACME): SHAPES["page"].data})
+    report = Report(decide(live(tmp_path, "6.17.3")), "this host", "live")
+    text = " ".join(check_text.render(report).split())
+    assert f"after a reboot into {ACME}: skips, but on CPUs with tdx_pw_mce (inferred)" in text
+    document = json.loads(check_json.render(report))
+    assert document["next_kernel"]["clearing"] == "clears-on-erratum"
+    jsonschema.validate(document, json.loads(read_schema("check")))
+
+
+def test_a_capture_answers_as_the_host_does(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    lay(
+        root,
+        {
+            module_place("6.17.3-acme"): elf(
+                imports=UPSTREAM, vermagic="6.17.3-acme SMP", code=MOVDIR64B
+            )
+        },
+    )
+    lay(root, {module_place(ACME): SHAPES["page"].data})
+    (root / "sys/kernel/livepatch/fix_1").mkdir(parents=True)
+    texts = {"proc/cpuinfo": CPUINFO, "proc/sys/kernel/osrelease": "6.17.3-acme\n"}
+    source = Files(texts, origin=Origin.LIVE)
+    kernels = InstalledKernels(str(root))
+    captured = collect(source, installed=kernels)
+    again = collect(Files({each.path: each.text for each in captured.taken}))
+    texts = {each.path: each.text for each in again.taken}
+    assert "fix_1" not in texts[KERNEL_FILES]
+
+    answers = [
+        decide(read_host(source, installed=lambda: kernels)),
+        decide(read_host(Files(texts))),
+    ]
+    live_one, captured_one = (
+        (answer.verdict, answer.kernel.rule, answer.kernel.because, answer.warnings)
+        for answer in answers
+    )
+    assert live_one == captured_one
+    assert answers[1].kernel.rule == "image-clears-always"
+    nexts = [answer.next_kernel for answer in answers]
+    assert nexts[0] is not None
+    assert nexts[1] is not None
+    assert nexts[0].because == nexts[1].because
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"schema": "tdxreclaim.kernel/2"}',
+        '{"schema": "tdxreclaim.kernel/1", "running": 1, "newest": null, "livepatches": 0}',
+        '{"schema": "tdxreclaim.kernel/1", "running": null, "newest": null, "livepatches": -1}',
+        "[" * 100_000,
+    ],
+)
+def test_a_record_that_is_none_is_evidence(text: str) -> None:
+    texts = {"proc/cpuinfo": CPUINFO, "proc/version": "Linux version 6.18.2", KERNEL_FILES: text}
+    facts = read_host(Files(texts))
+    assert facts.images is None
+    assert any("not understood" in piece.observed for piece in facts.notes)
+
+
+KERNELS = Path(__file__).parents[4] / "shared" / "cases" / "kernels"
+
+
+@pytest.mark.parametrize("folder", sorted(KERNELS.glob("*")), ids=lambda folder: folder.name)
+def test_the_kernels_of_the_shared_cases(tmp_path: Path, folder: Path) -> None:
+    truth = json.loads((folder / "facts.json").read_text())
+    clearing = {"always": "clears-always", "on-erratum": "clears-on-erratum"}.get(
+        truth["clearing"], truth["clearing"]
+    )
+    release = (folder / "osrelease").read_text().strip()
+    known = truth.get("kvm_intel") or truth.get("movdir64b")
+    found = []
+    config = folder / "config"
+    if config.exists():
+        (tmp_path / f"config-{release}").write_bytes(config.read_bytes())
+        found.append(tmp_path / f"config-{release}")
+    if known:
+        imports = folder / "kvm-intel.imports"
+        names = tuple(imports.read_text().split()) if imports.exists() else ("printk",)
+        count = truth["movdir64b"]["kvm"] if imports.exists() else known["movdir64b"]
+        module = elf(imports=names, code=MOVDIR64B * count + b"\xc3", vermagic=f"{release} SMP")
+        (tmp_path / "kvm-intel.ko").write_bytes(module)
+        found.append(tmp_path / "kvm-intel.ko")
+    if truth.get("vmlinux"):
+        texts = [b"tdx_pw_mce", b"tdx_host_platform"]
+        texts += [b"Not allowed on platform with tdx_pw_mce bug"] * truth["vmlinux"][
+            "kexec_refusal_text"
+        ]
+        kernel = vmlinux(*texts).replace(b"6.18.5-made", release.encode())
+        (tmp_path / "vmlinuz").write_bytes(vmlinuz(kernel, release))
+        found.append(tmp_path / "vmlinuz")
+    for path in found:
+        assert judge(path).clearing in (clearing, Clearing.UNKNOWN), path
+    finding = judge_images(read_images([str(path) for path in found]))
+    assert finding.clearing == clearing
+    image_alone = [path.name for path in found] == ["vmlinuz"]
+    inferred = finding.clearing is Clearing.ON_ERRATUM or image_alone
+    assert finding.certainty is (Certainty.INFERRED if inferred else Certainty.VERIFIED)
 
 
 def _mutate(data: bytes, luck: random.Random) -> bytes:
