@@ -241,9 +241,15 @@ def _follow(
 ) -> bool:
     """Look until there is no more to see; return whether that was an interrupt."""
     try:
+        holders: tuple[str, ...] = ()
+        stuck: tuple[str, ...] = ()
         with screen:
             while True:
-                screen.show(watched)
+                names = tuple(each.vm.name for each in watched.stuck)
+                if names != stuck:
+                    # Every process's descriptors: not at each look.
+                    stuck, holders = names, counters.holders() if names else ()
+                screen.show(watched, holders)
                 if ends.reached(watched):
                     return False
                 counters.wait(seconds)

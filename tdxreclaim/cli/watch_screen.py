@@ -29,7 +29,7 @@ class Screen(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def show(self, watch: Watch) -> None:
+    def show(self, watch: Watch, holders: tuple[str, ...]) -> None:
         """Show how it is now."""
         ...
 
@@ -86,8 +86,9 @@ class Lines(_Paced):
         super().__init__(pace)
         self._width, self._color = width, color
         self._told: set[str] = set()
+        self._advice = ""
 
-    def show(self, watch: Watch) -> None:
+    def show(self, watch: Watch, holders: tuple[str, ...]) -> None:
         """Print a line a VM, and what is known of a new one."""
         from tdxreclaim.report.watch import text
 
@@ -98,6 +99,10 @@ class Lines(_Paced):
             vms = text.render_vms(watch, width=self._width, color=self._color)
             emit(vms, color=self._color)
         emit(text.render_lines(watch))
+        said = text.render_advice(watch, holders, width=self._width, color=self._color)
+        if said != self._advice:
+            self._advice = said
+            emit(said, color=self._color)
 
     def end(
         self,
@@ -119,8 +124,8 @@ class Lines(_Paced):
 class JsonLines(_Paced):
     """An object a line."""
 
-    def show(self, watch: Watch) -> None:
-        """Print a sample."""
+    def show(self, watch: Watch, holders: tuple[str, ...]) -> None:  # noqa: ARG002
+        """Print a sample; who holds a VM is said at the end."""
         from tdxreclaim.report.watch import json
 
         if self._due(watch):
@@ -160,7 +165,7 @@ class Table:
         if self._live is not None:
             self._live.stop()
 
-    def show(self, watch: Watch) -> None:
+    def show(self, watch: Watch, holders: tuple[str, ...]) -> None:
         """Draw it again."""
         from rich.text import Text
 
@@ -170,7 +175,7 @@ class Table:
         if self._live is None or now - self._drawn < _REDRAW_SECONDS:
             return
         self._drawn = now
-        drawn = text.render_table(watch, width=self._width, color=self._color)
+        drawn = text.render_table(watch, holders, width=self._width, color=self._color)
         self._live.update(Text.from_ansi(drawn), refresh=True)
 
     def end(

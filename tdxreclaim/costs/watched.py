@@ -87,7 +87,8 @@ class Watched:
         self._stated = size_pages
         self._before = False
         """Whether it was seen before its pages went."""
-        self._patience = patience
+        self.patience = patience
+        """Without a page for so long, seconds, it is stuck."""
         self._most = 0
         self._at = 0.0
         self._moved = 0.0
@@ -122,7 +123,7 @@ class Watched:
     @property
     def stuck(self) -> bool:
         """Whether it has stood for longer than the stated patience."""
-        return self.stuck_seconds >= self._patience
+        return self.stuck_seconds >= self.patience
 
     @property
     def left_behind(self) -> int:
@@ -193,7 +194,7 @@ class Watched:
             return State.COUNTING_DOWN if falls else self.state
         if alive and self.state is State.RUNNING:
             return State.RUNNING
-        stands = self._at - self._moved >= _STANDS * self._patience
+        stands = self._at - self._moved >= _STANDS * self.patience
         return State.STANDING if stands else self.state
 
     def rate(self) -> Rate | None:

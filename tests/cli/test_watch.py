@@ -112,7 +112,7 @@ def test_a_terminal_gets_a_table_that_is_drawn_again(
     drawn = out.getvalue()
     assert drawn.count("pages left") >= 3
     assert "\x1b[1A" in drawn, "drawn over what was there"
-    assert f"{NAME}   running: its pages go up and down" in drawn
+    assert f"{NAME}   running: no shutdown is seen" in drawn
     assert "counting-down: KVM takes its pages back; not known to be a TD" in " ".join(
         drawn.split()
     )
@@ -193,13 +193,32 @@ def test_what_stands_is_stuck(run: RunTool, tmp_path: Path) -> None:
     assert ran.status == 20
     text = " ".join(ran.out.split())
     assert (
-        f"{NAME} is stuck: 30 s without a page. Who still holds a VM, vCPU or guest_memfd" in text
+        f"{NAME} is stuck: over 30 s without a page. Who still holds a VM, vCPU or guest_memfd"
+        in text
     )
     assert "Look at /proc/4711/task/*/stack and at the kernel log." in text
     assert "On 7.2 and later a page whose removal fails does not count down." in text
     assert "does not count down" not in run(*asked, "--kernel", "7.1").out
     end = _objects(run(*asked, "-f", "json").out)[-1]
     assert (end["exit_status"], end["stuck"]) == (20, [NAME])
+
+
+def test_lines_say_once_that_it_is_stuck_and_who_holds_it(
+    run: RunTool, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = tree / f"sys/kernel/debug/kvm/{NAME}/pages_4k"
+    holder = tree / "proc/99/fd"
+    holder.mkdir(parents=True)
+    (holder / "7").symlink_to("anon_inode:kvm-vm")
+    looks = iter([0.0, 1.0, 2.0, 40.0, 41.0, 42.0, 43.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(looks))
+    _waits(monkeypatch, lambda: pages.write_text("500\n"), *[lambda: None] * 4, KeyboardInterrupt())
+    ran = run("watch", "--root", str(tree))
+    assert ran.status == 130
+    lines, _, end = ran.out.partition("\n  4711-12   standing: ")
+    for said in (lines, end):
+        assert said.count("4711-12 is stuck: over 30 s without a page") == 1
+        assert said.count("holds KVM: a process 99: kvm-vm") == 1
 
 
 def test_an_old_kernel_is_warned_of(run: RunTool, played: Path) -> None:

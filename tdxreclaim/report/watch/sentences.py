@@ -25,7 +25,7 @@ def meaning(each: Followed) -> str:
     watched = each.watched
     match watched.state:
         case State.RUNNING:
-            return "its pages go up and down: no shutdown is seen"
+            return "no shutdown is seen"
         case State.COUNTING_DOWN:
             return "KVM takes its pages back"
         case State.STANDING:
@@ -46,7 +46,7 @@ def advice(watch: Watch, holders: Sequence[str]) -> list[str]:
     for each in watch.stuck:
         what = "a page" if each.watched.state is State.STANDING else "its end"
         said.append(
-            f"{each.vm.name} is stuck: {_for(each.watched.stuck_seconds)} without {what}.  Who still "
+            f"{each.vm.name} is stuck: over {_for(each.watched.patience)} without {what}.  Who still "
             "holds a VM, vCPU or guest_memfd descriptor of it?"
         )
         if each.vm.pid is not None:

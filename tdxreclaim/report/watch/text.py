@@ -43,9 +43,22 @@ def render_table(
             f"{each.watched.state}: {meaning(each)}; {_kind(each)}",
             _STYLES.get(each.watched.state, ""),
         )
+    _advise(page, watch, holders)
+    return page.text()
+
+
+def render_advice(
+    watch: Watch, holders: Sequence[str], *, width: int = 80, color: bool = False
+) -> str:
+    """Return what to look at, empty where nothing is stuck or failed."""
+    page = Page(width, color=color)
+    _advise(page, watch, holders)
+    return page.text()
+
+
+def _advise(page: Page, watch: Watch, holders: Sequence[str]) -> None:
     for said in advice(watch, holders):
         page.paragraph(said, "bold yellow")
-    return page.text()
 
 
 def render_lines(watch: Watch) -> str:
@@ -118,8 +131,7 @@ def render_end(
             )
     if not watch.followed:
         page.paragraph("Nothing to watch: no VM.")
-    for said in advice(watch, holders):
-        page.paragraph(said, "bold yellow")
+    _advise(page, watch, holders)
     cost = result(measured, published)
     if cost is not None:
         page.paragraph(cost, "bold")
