@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tdxreclaim.tables.teardown import Action
 
@@ -11,7 +12,8 @@ if TYPE_CHECKING:
     from tdxreclaim.units import Span
 
 
-class Change(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
     """What one step costs in each; ``instead`` is what a stand-in was measured on."""
 
     action: Action
@@ -32,13 +34,13 @@ def compare(one: Calibration, other: Calibration, *, vcpus: int) -> tuple[Change
     """Every step, for a TD with *vcpus*."""
     return tuple(
         Change(
-            action,
-            one.steps[action].at(vcpus),
-            other.steps[action].at(vcpus),
-            one.steps[action].provenance,
-            other.steps[action].provenance,
-            one.steps[action].stand_in,
-            other.steps[action].stand_in,
+            action=action,
+            one=one.steps[action].at(vcpus),
+            other=other.steps[action].at(vcpus),
+            one_known=one.steps[action].provenance,
+            other_known=other.steps[action].provenance,
+            one_instead=one.steps[action].stand_in,
+            other_instead=other.steps[action].stand_in,
         )
         for action in Action
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.calibrate.fit import fit, rest_ns
+from tdxreclaim.calibrate.causes import rest_ns
+from tdxreclaim.calibrate.fit import fit
 from tdxreclaim.calibrate.observations import Observed
 from tdxreclaim.costs.calibration import Row
 from tdxreclaim.engine.plan import Clearing, Order

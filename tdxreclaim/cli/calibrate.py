@@ -265,7 +265,12 @@ def _origin(
         found = parse_cpu(cpu)
         known = f"{found.vendor or INTEL} {found.family}/{found.model or 0:#04x}"
     return Origin(
-        name, host or _NOT_STATED, kernel or _NOT_STATED, date or _NOT_STATED, origin, known
+        name=name,
+        host=host or _NOT_STATED,
+        kernel=kernel or _NOT_STATED,
+        date=date or _NOT_STATED,
+        origin=origin,
+        cpu=known,
     )
 
 
@@ -340,13 +345,15 @@ def _common(records: list[Origin], stated: Origin) -> Origin:
     Raises:
         UsageError: they are of several CPUs.
     """
+    from dataclasses import replace
+
     cpus = {each.cpu for each in records if each.cpu is not None}
     if stated.cpu is None and len(cpus) > 1:
         raise UsageError("FILE", f"shutdowns of several CPUs are no one host's: {sorted(cpus)}")
-    for name, value in stated._asdict().items():
+    for name, value in stated.fields().items():
         said = {getattr(each, name) for each in records}
         if name in ("host", "kernel", "date", "cpu") and value in (_NOT_STATED, None):
-            stated = stated._replace(**{name: said.pop() if len(said) == 1 else value})
+            stated = replace(stated, **{name: said.pop() if len(said) == 1 else value})
     return stated
 
 

@@ -27,10 +27,10 @@ last point: ``hold`` keeps it, ``rise`` may go on as between the last two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tdxreclaim.tables.kernels import release_series
 from tdxreclaim.units import Span
@@ -193,7 +193,8 @@ class Row:
     source: str
 
 
-class Origin(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
     """Where and when numbers were taken."""
 
     name: str
@@ -201,8 +202,12 @@ class Origin(NamedTuple):
     kernel: str
     date: str
     origin: str
-    cpu: str | None
+    cpu: str | None = None
     """``GenuineIntel 6/0x8f``; None: not stated."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return all of it by name, in order."""
+        return asdict(self)
 
 
 class Extrapolation(NamedTuple):
@@ -240,7 +245,14 @@ class Calibration:
     @property
     def itself(self) -> Origin:
         """Its own record."""
-        return Origin(self.name, self.host, self.kernel, self.date, self.origin, self.cpu)
+        return Origin(
+            name=self.name,
+            host=self.host,
+            kernel=self.kernel,
+            date=self.date,
+            origin=self.origin,
+            cpu=self.cpu,
+        )
 
     @property
     def causes(self) -> tuple[Cause, ...]:

@@ -75,7 +75,7 @@ def _list(name: str, values: tuple[str, ...]) -> Iterator[str]:
 
 
 def _origin_lines(origin: Origin) -> Iterator[str]:
-    for name, value in origin._asdict().items():
+    for name, value in origin.fields().items():
         if value is not None:
             yield f"{name} = {text(value)}"
 

@@ -20,7 +20,7 @@ from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import PAGE_BYTES
 
 PUBLISHED = read_calibration("published")
-NOBODY = Origin("fit", "h", "k", "d", "o", None)
+NOBODY = Origin(name="fit", host="h", kernel="k", date="d", origin="o")
 HEAD = "memory,vcpus,kernel,order,seconds,affected\n"
 # What a made-up host's steps cost, in nanoseconds: a page, its clear, each
 # further vCPU or GiB.

@@ -273,7 +273,7 @@ def test_each_release_has_one_name_for_each_step() -> None:
 
 
 def test_a_recording_becomes_measured_steps_for_its_vcpus() -> None:
-    record = Origin("t", "a host", "6.18", "today", "a test", None)
+    record = Origin(name="t", host="a host", kernel="6.18", date="today", origin="a test")
     recording = read([("t", synthetic(10, form="ftrace"))])
     part = calibration(recording, record, vcpus=8)
 

@@ -15,8 +15,9 @@ from tdxreclaim.report.document import dump, tool
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from tdxreclaim.calibrate.causes import Explanation
     from tdxreclaim.calibrate.diff import Change
-    from tdxreclaim.calibrate.fit import Explanation, Fit
+    from tdxreclaim.calibrate.fit import Fit
     from tdxreclaim.calibrate.recordings import Recording
     from tdxreclaim.facts.measure import Measured, Run
     from tdxreclaim.units import Span
@@ -192,7 +193,7 @@ def _calibration(calibration: Calibration) -> dict[str, object]:
 
 
 def _origin(origin: Origin) -> dict[str, object]:
-    return {name: value for name, value in origin._asdict().items() if value is not None}
+    return {name: value for name, value in origin.fields().items() if value is not None}
 
 
 def _step(cost: StepCost) -> dict[str, object]:

@@ -13,8 +13,9 @@ from tdxreclaim.units import format_ns, format_percent, format_range, format_siz
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from tdxreclaim.calibrate.causes import Explanation
     from tdxreclaim.calibrate.diff import Change
-    from tdxreclaim.calibrate.fit import Explanation, Fit
+    from tdxreclaim.calibrate.fit import Fit
     from tdxreclaim.calibrate.recordings import Recording
     from tdxreclaim.costs.calibration import Calibration, Origin
     from tdxreclaim.facts.measure import Measured, Run

@@ -1,0 +1,186 @@
+"""Timed shutdowns as a calibration: what a page costs, by the causes that they leave open.
+
+The steps of a page share its cost as in the base: a shutdown tells no more than
+the sum.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from tdxreclaim.calibrate.causes import BETTER, SCATTER, Explanation, Timed, amount, dot, weigh
+from tdxreclaim.costs.calibration import (
+    Beyond,
+    Calibration,
+    Cause,
+    Origin,
+    Point,
+    Provenance,
+    StepCost,
+)
+from tdxreclaim.tables.teardown import Action
+from tdxreclaim.units import Span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from tdxreclaim.costs.calibration import Row
+
+
+_PAGE_STEPS = (Action.BLOCK, Action.TRACK, Action.KICK, Action.REMOVE, Action.WBINVD)
+
+
+# A curve is one from so many points on.
+_LEAST_OF_A_CURVE = 2
+
+
+def calibration_of(
+    rows: Sequence[Timed],
+    possible: Sequence[Explanation],
+    base: Calibration,
+    origin: Origin,
+    margin: float,
+) -> Calibration:
+    """Return the steps of a page, with the rows; *margin* is the least range, as a share."""
+    best = possible[0]
+    curves = _curves(rows, possible, base)
+    assumptions = [
+        "all of a TD's memory was private and mapped, and TDs were shut down one at a time",
+        "how the steps of a page share its cost: only the sum was measured",
+        *_said_of(curves, base),
+    ]
+    source = (
+        f"{len(rows)} timed shutdown{'s' if len(rows) > 1 else ''}; the split among the steps is "
+        f"as in {base.name}"
+    )
+    return Calibration(
+        **origin.fields(),
+        assumptions=tuple(assumptions),
+        leaves_out=(),
+        steps={
+            action: StepCost(
+                points=points,
+                beyond=Beyond.RISE if len(points) > 1 else Beyond.HOLD,
+                grows_with=tuple(curves) if len(points) > 1 else (Cause.VCPUS,),
+                provenance=Provenance.DERIVED,
+                source=source,
+            )
+            for action, points in _points(rows, best, curves, base, margin).items()
+        },
+        rows=tuple(timed.row for timed in rows),
+        fitted=len(rows) - best.left_over,
+    )
+
+
+class _Curve(NamedTuple):
+    """What a page costs without its clear, in ns, at amounts of a cause."""
+
+    costs: Mapping[int, float]
+    measured: bool
+    """Whether its shape was; else it is the base's, through these rows."""
+
+
+def _curves(
+    rows: Sequence[Timed], possible: Sequence[Explanation], base: Calibration
+) -> dict[Cause, _Curve]:
+    """The causes that these rows leave open, each with what a page costs by it.
+
+    One cause drives the cost.  What the rows varied and what made nothing
+    dearer is out, unless it would by the base's shape have gone unnoticed; what
+    they did not vary is out where another cause explains them.
+    """
+    by_cause = {each.cause: each for each in possible}
+    enough = max(SCATTER, BETTER * possible[0].worst)
+    found = {}
+    for cause in (Cause.VCPUS, Cause.MEMORY):
+        varied = len({amount(cause, timed.row) for timed in rows}) > 1
+        line = by_cause.get(cause)
+        if Cause.NOTHING not in by_cause:
+            if varied and line is not None:
+                found[cause] = _Curve(_line(rows, line), measured=True)
+            continue
+        costs, worst = _scaled(rows, cause, possible[0].clear_ns, base)
+        if costs and worst <= enough:
+            found[cause] = _Curve(costs, measured=False)
+    return found
+
+
+def _line(rows: Sequence[Timed], line: Explanation) -> dict[int, float]:
+    return {
+        _exact(line.cause, timed.row): line.page_ns
+        + line.growth_ns * (amount(line.cause, timed.row) - line.least)
+        for timed in rows
+    }
+
+
+def _scaled(
+    rows: Sequence[Timed], cause: Cause, clear_ns: float, base: Calibration
+) -> tuple[dict[int, float], float]:
+    """The base's curve of a cause through these rows, and by how much it misses them.
+
+    Empty where the base has no such curve.
+    """
+    steps = [base.steps[action] for action in _PAGE_STEPS]
+    amounts = {point.amount(cause) for step in steps for point in step.points} - {None}
+    known = sorted(each for each in amounts if each is not None)
+    if len(known) < _LEAST_OF_A_CURVE:
+        return {}, 0.0
+
+    def page(amount: int) -> float:
+        at = min(amount, known[-1])
+        costs = (step.at(at, at, cause=cause) for step in steps)
+        return float(sum(cost.likely_ns for cost in costs))
+
+    shape = [page(_exact(cause, timed.row)) for timed in rows]
+    wanted = [timed.page_ns - clear_ns * timed.clears for timed in rows]
+    weights = [timed.pages / (timed.row.seconds * 1e9) for timed in rows]
+    left, right = weigh(weights, shape), weigh(weights, wanted)
+    factor = dot(left, right) / dot(left, left)
+    worst = max(abs(factor * a - b) for a, b in zip(left, right, strict=True))
+    return {amount: factor * page(amount) for amount in known}, worst
+
+
+def _exact(cause: Cause, row: Row) -> int:
+    return row.memory_bytes if cause is Cause.MEMORY else row.vcpus
+
+
+def _said_of(curves: Mapping[Cause, _Curve], base: Calibration) -> Iterator[str]:
+    if not curves:
+        return
+    names = " or ".join(cause.label for cause in curves)
+    shape = "" if all(each.measured for each in curves.values()) else f", as in {base.name}"
+    yield f"a page's cost grows with {names}{shape}: these shutdowns leave that open"
+
+
+def _points(
+    rows: Sequence[Timed],
+    best: Explanation,
+    curves: Mapping[Cause, _Curve],
+    base: Calibration,
+    least_margin: float,
+) -> dict[Action, tuple[Point, ...]]:
+    """What a page costs, in the base's shares: by each cause that is open, or once."""
+    # Whole seconds were rounded.
+    rounded = [0.5 / row.seconds for row, *_ in rows if row.seconds == int(row.seconds)]
+    margin = max(best.worst, least_margin, *rounded)
+
+    def point(vcpus: int | None, cost: float, memory_bytes: int | None = None) -> Point:
+        low, high = cost * max(0, 1 - margin), cost * (1 + margin)
+        return Point(vcpus, Span(round(low), round(cost), round(high)), memory_bytes)
+
+    shares = {action: base.steps[action].points[0].cost.likely_ns for action in _PAGE_STEPS}
+    whole = sum(shares.values())
+    found = {}
+    for action, share in shares.items():
+        each = share / whole
+        points = []
+        if Cause.MEMORY in curves:
+            costs = curves[Cause.MEMORY].costs
+            points += [point(None, costs[size] * each, size) for size in sorted(costs)]
+        if Cause.VCPUS in curves:
+            costs = curves[Cause.VCPUS].costs
+            points += [point(vcpus, costs[vcpus] * each) for vcpus in sorted(costs)]
+        found[action] = tuple(points) or (point(1, best.page_ns * each),)
+    if best.clear_told:
+        found[Action.CLEAR] = (point(1, best.clear_ns),)
+    return found
