@@ -71,7 +71,7 @@ def _for(finding: Finding, findings: Sequence[Finding], decision: Decision) -> I
         yield "an uncorrected load, as a read of poisoned memory is"
     if any(each.kind is machine_checks.PRIVATE_MEMORY for each in finding.all):
         yield "the kernel says that the address is TDX private memory"
-    if any(_is(each, _HANDS_BACK) and comes_before(each, finding) for each in findings):
+    if _not_removed(finding, findings):
         yield "pages of a TD could not be removed before it"
     if decision.posture is Posture.AT_RISK:
         yield "this kernel does not clear reclaimed pages"
@@ -80,7 +80,7 @@ def _for(finding: Finding, findings: Sequence[Finding], decision: Decision) -> I
 def _against(finding: Finding, findings: Sequence[Finding], decision: Decision) -> Iterator[str]:
     if decision.host.state in (HostState.OFF, HostState.GUEST):
         yield "TDX is not on: no TD ever had this memory"
-    if decision.posture is Posture.CLEARS_AS_REQUIRED:
+    if decision.posture is Posture.CLEARS_AS_REQUIRED and not _not_removed(finding, findings):
         yield "this kernel clears every page that it reclaims"
     records = _records(finding)
     if records and not any(record.consumes for record in records):
@@ -93,6 +93,10 @@ def _against(finding: Finding, findings: Sequence[Finding], decision: Decision) 
     corrected = (machine_checks.CORRECTED, machine_checks.EDAC_CORRECTED)
     if any(_is(each, corrected) for each in same):
         yield "corrected errors stand beside it: memory that begins to fail"
+
+
+def _not_removed(finding: Finding, findings: Sequence[Finding]) -> bool:
+    return any(_is(each, _HANDS_BACK) and comes_before(each, finding) for each in findings)
 
 
 def _is(finding: Finding, kinds: tuple[Kind, ...]) -> bool:

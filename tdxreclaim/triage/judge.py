@@ -21,11 +21,12 @@ from tdxreclaim.tables.kernels import (
     upstream_version,
 )
 from tdxreclaim.tables.seamcalls import Status
+from tdxreclaim.tables.teardown import Phase
 from tdxreclaim.triage.causes import group, link
 from tdxreclaim.triage.collect import MOST_PLACES, Collector, Key, Place, Tally
 from tdxreclaim.triage.erratum import weigh
 from tdxreclaim.triage.finding import Finding, comes_before
-from tdxreclaim.triage.stacks import names_tdx
+from tdxreclaim.triage.stacks import names_tdx, phase_of
 from tdxreclaim.triage.timeline import join_logs
 
 if TYPE_CHECKING:
@@ -142,6 +143,7 @@ def _from_lines(key: Key, merged: _Merged, boot: _Boot, decision: Decision) -> F
     values = tallies[0].values
     finding = replace(
         finding,
+        cause=_cause(finding, values),
         boot=boot.number,
         boots=boot.boots,
         age=boot.age,
@@ -173,6 +175,17 @@ def _kind(key: Key, stack: Stack | None, decision: Decision) -> Kind:
         # Without TDX it is another guest's memory, and not a TD's.
         return stuck.STUCK_ELSEWHERE
     return key.kind
+
+
+# What a warning is about, by the phase of the function that warned.
+_CAUSES = {Phase.GUEST_PAGES: Cause.REMOVAL, Phase.HKID: Cause.HKID}
+
+
+def _cause(finding: Finding, values: Mapping[str, str]) -> Cause | None:
+    phase = phase_of(values.get("function", ""))
+    if finding.kind is teardown.RECLAIM_WARNING and phase in _CAUSES:
+        return _CAUSES[phase]
+    return finding.cause
 
 
 def _sentence_values(values: dict[str, str], times: int) -> dict[str, str]:

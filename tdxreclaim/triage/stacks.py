@@ -69,6 +69,11 @@ def is_teardown(function: str) -> bool:
     return function in _PHASES or function.startswith(_TEARDOWN_BEGINS)
 
 
+def phase_of(function: str) -> Phase | None:
+    """Return the one phase of a teardown that a function belongs to."""
+    return _PHASES.get(function)
+
+
 def names_tdx(stack: Stack) -> bool:
     """Whether a function in it is TDX's own: guest_memfd is not TDX's alone."""
     return any(name.startswith(("tdx_", "__tdx_", "tdh_")) for name in stack.frames)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -15,10 +17,9 @@ from tdxreclaim.tables.kernels import KERNELS
 from tdxreclaim.triage.judge import failed_page
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from conftest import RunTool
 
+HOSTS = Path(__file__).parents[1] / "hosts"
 SPR = "[    0.5] smpboot: CPU0: Intel(R) Xeon(R) 8480+ (family: 0x6, model: 0x8f, stepping: 0x8)"
 GNR = "[    0.5] smpboot: CPU0: Intel(R) Xeon(R) 6980P (family: 0x6, model: 0xad, stepping: 0x1)"
 ON = "[    0.3] virt/tdx: BIOS enabled: private KeyID range [64, 128)"
@@ -237,3 +238,61 @@ def test_what_is_known_of_the_host_is_in_the_document(triage: Any) -> None:  # n
     host = triage(banner("7.1.0"), options, SPR, ON).document["host"]
     assert host["options"] == ["kvm_intel.tdx=1", "nohibernate"]
     assert host["signatures"] == ["0x806f8"]
+
+
+@pytest.mark.parametrize(
+    ("release", "id_", "severity"),
+    [
+        ("6.17.3", "erratum-flag-missing", "warning"),
+        ("6.18.3-acme", "erratum-flag-missing", "error"),
+        ("6.18.3", "at-risk", "critical"),
+    ],
+)
+def test_an_affected_cpu_with_tdx_on_and_no_flag_is_a_finding(
+    release: str, id_: str, severity: str, run: RunTool, tmp_path: Path
+) -> None:
+    shutil.copytree(HOSTS / "spr-6.18-active", tmp_path / "h")
+    cpuinfo = tmp_path / "h/proc/cpuinfo"
+    cpuinfo.write_text(cpuinfo.read_text().replace(" tdx_pw_mce", ""))
+    (tmp_path / "h/proc/sys/kernel/osrelease").write_text(f"{release}\n")
+    (tmp_path / "h/proc/kallsyms").unlink()
+    log = tmp_path / "h/var/log/dmesg"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if "kexec" not in line))
+    found = json.loads(run("triage", "--from", "h", "-f", "json", cwd=tmp_path).out)["findings"]
+    assert [(each["id"], each["severity"]) for each in found if each["id"] == id_] == [
+        (id_, severity)
+    ]
+    both = {"at-risk", "erratum-flag-missing"}
+    assert len([each for each in found if each["id"] in both]) == 1
+
+
+def test_a_reboot_that_disables_the_module_is_told(triage: Any) -> None:  # noqa: ANN401
+    found = triage(
+        banner("7.2.0"),
+        "[ 8000.0] INFO: task systemd-shutdow:1 blocked for more than 122 seconds.",
+        "[ 8000.1] task:systemd-shutdow state:D stack:0     pid:1     tgid:1     ppid:0",
+        "[ 8000.2] Call Trace:",
+        "[ 8000.3]  <TASK>",
+        "[ 8000.4]  __seamcall+0x5/0x30",
+        "[ 8000.5]  tdx_sys_disable+0x41/0x90",
+        "[ 8000.6]  </TASK>",
+    )
+    assert found["stuck-sys-disable"]["severity"] == "warning"
+
+
+def test_a_warning_belongs_to_the_phase_of_its_function(triage: Any) -> None:  # noqa: ANN401
+    warning = (
+        "[  401.5] WARNING: arch/x86/kvm/vmx/tdx.c:1700 at tdx_sept_remove_private_spte+0x7a/0xa0"
+    )
+    found = triage(banner("7.1.0"), SPR, ON, READY, FATAL, warning)
+    assert [each["id"] for each in found["td-fatal"]["same_cause"]] == ["reclaim-warning"]
+
+
+def test_a_kernel_that_hands_pages_back_does_not_speak_against_the_erratum(
+    triage: Any,  # noqa: ANN401
+) -> None:
+    later = "[  900.0] mce: [Hardware Error]: CPU 12: Machine Check Exception: 5 Bank 1: bd80000000100134"
+    details = triage(banner("7.1.0"), SPR, ON, READY, REMOVE, later)["machine-check"]["details"]
+    assert "for the erratum: pages of a TD could not be removed before it" in details
+    assert not any("clears every page" in each for each in details)

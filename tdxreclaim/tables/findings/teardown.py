@@ -84,6 +84,29 @@ PAGE_REMOVAL_FAILED = Kind(
 )
 
 
+RECLAIM_WARNING = Kind(
+    id="reclaim-warning",
+    severity=Severity.CRITICAL,
+    sentence="the kernel warned in the reclaim path, in {function}() (tdx.c:{line})",
+    meaning="A step of a teardown failed that must not fail. What becomes of the page is told "
+    "by the SEAMCALL that failed; this warning is printed once a place and boot, however "
+    "often it fails.",
+    advice="Report it with the whole warning; reboot when leaked memory matters.",
+    versions="all; seen on 6.8.0-1004-intel",
+    citations=(CANONICAL_149, KVM),
+    certainty=Certainty.VERIFIED,
+    pattern=WARNING,
+    samples=(
+        "WARNING: CPU: 3 PID: 999 at arch/x86/kvm/vmx/tdx.c:275 __tdx_reclaim_page+0x7a/0xa0 [kvm_intel]",
+        "WARNING: arch/x86/kvm/vmx/tdx.c:275 at __tdx_reclaim_page+0x7a/0xa0, CPU#3: qemu/999",
+    ),
+    part=Part.TEARDOWN,
+    cause=Cause.RECLAIM,
+    rank=2,
+    follows=_MACHINE_CHECKS,
+)
+
+
 KEXEC_REFUSED = Kind(
     id="kexec-refused",
     severity=Severity.WARNING,
@@ -206,27 +229,7 @@ ROWS = (
         cause=Cause.HKID,
         follows=("td-fatal", "page-removal-failed", "reclaim-failed", *_MACHINE_CHECKS),
     ),
-    Kind(
-        id="reclaim-warning",
-        severity=Severity.CRITICAL,
-        sentence="the kernel warned in the reclaim path, in {function}() (tdx.c:{line})",
-        meaning="A step of a teardown failed that must not fail. What becomes of the page is told "
-        "by the SEAMCALL that failed; this warning is printed once a place and boot, however "
-        "often it fails.",
-        advice="Report it with the whole warning; reboot when leaked memory matters.",
-        versions="all; seen on 6.8.0-1004-intel",
-        citations=(CANONICAL_149, KVM),
-        certainty=Certainty.VERIFIED,
-        pattern=WARNING,
-        samples=(
-            "WARNING: CPU: 3 PID: 999 at arch/x86/kvm/vmx/tdx.c:275 __tdx_reclaim_page+0x7a/0xa0 [kvm_intel]",
-            "WARNING: arch/x86/kvm/vmx/tdx.c:275 at __tdx_reclaim_page+0x7a/0xa0, CPU#3: qemu/999",
-        ),
-        part=Part.TEARDOWN,
-        cause=Cause.RECLAIM,
-        rank=1,
-        follows=_MACHINE_CHECKS,
-    ),
+    RECLAIM_WARNING,
     Kind(
         id="tdx-warning",
         severity=Severity.WARNING,
