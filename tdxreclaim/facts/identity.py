@@ -101,8 +101,25 @@ def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Id
         return Identity(reading, reader.log_line(log.cpu), reader.log_path, tuple(notes))
     if failure is not None:
         raise failure
+    if log.architecture is not None and not log.has_x86:
+        reading = CpuReading(architecture=log.architecture_name)
+        return Identity(reading, reader.log_line(log.architecture), reader.log_path)
+    if log.told is not None and _has_erratum(log.told[1]):
+        # It may make a host one that must clear, and never one that need not.
+        line, group = log.told
+        reading = CpuReading(architecture="x86", groups=(group,))
+        return Identity(reading, reader.log_line(line), reader.log_path)
     nothing = CpuReading(architecture=None)
     return Identity(nothing, reader.evidence(places.CPUINFO, ABSENT), places.CPUINFO)
+
+
+def _has_erratum(group: CpuGroup) -> bool:
+    from tdxreclaim.tables.cpus import Vfm
+    from tdxreclaim.tables.errata import errata_of
+
+    if group.vendor is None or group.family is None or group.model is None:
+        return False
+    return bool(errata_of(Vfm(group.vendor, group.family, group.model)))
 
 
 def _by_py_cpuinfo(ask: Callable[[], PyCpuinfo]) -> Identity:

@@ -12,10 +12,13 @@ import re
 import tarfile
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
+from tdxreclaim.errors import HostReadError, MalformedInputError, NotReadError, TdxReclaimError
 from tdxreclaim.facts import host, places
 from tdxreclaim.facts.evidence import Evidence, Origin
 from tdxreclaim.facts.images.installed import InstalledKernels
+from tdxreclaim.facts.logs.bringup import LogReading
+from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
+from tdxreclaim.facts.logs.prose import add_prose
 from tdxreclaim.facts.logs.scanner import LogScanner, scan_log
 from tdxreclaim.facts.logs.whole import choose_log
 from tdxreclaim.facts.sources import recognise as capture
@@ -62,12 +65,6 @@ _LOG_NAME = re.compile(
 
 
 _BINARY_JOURNAL = b"LPKSHHRH"
-
-
-_LOOKS_DATED = re.compile(rb"\d\d:\d\d:\d\d|\"MESSAGE\"|^\[ *\d+\.\d+\]", re.MULTILINE)
-
-
-_REPORT_RELEASE = re.compile(r"^### Kernel version\s+```\s+(\d\S*) #", re.MULTILINE)
 
 
 _MOST_LOGS = 1000
@@ -167,6 +164,8 @@ class TicketReader:
         self._unread: list[Evidence] = []
         self._sources: list[Source] = []
         self._inside = ""
+        # The beginnings of texts, which may say more of the host than their log lines.
+        self._prose: dict[str, str] = {}
 
     def read(self, paths: Sequence[str]) -> Ticket:
         """Return what *paths* tell; none of them is this host.
@@ -204,14 +203,22 @@ class TicketReader:
         together = _Together(self._sources, origin)
         log = None
         if origin is Origin.CAPTURED and not any(map(self._has_log, self._sources)):
-            # What the newest log tells of the host stands in for files that are not there.
-            log = choose_log(tuple(self._logs), name)
+            log = self._log_of_host(name)
         facts = host.read_host(
-            together,
-            log=None if log is None else (log.path, log.reading),
-            installed=InstalledKernels if origin is Origin.LIVE else None,
+            together, log=log, installed=InstalledKernels if origin is Origin.LIVE else None
         )
         return Ticket(facts, name, form, tuple(self._logs), tuple(self._unread))
+
+    def _log_of_host(self, name: str) -> tuple[str, LogReading] | None:
+        """Return what the logs, and the texts that they stand in, tell of the host, and which."""
+        log = choose_log(tuple(self._logs), name)
+        if log is not None:
+            return log.path, add_prose(log.reading, self._prose.get(log.path, ""))
+        for path, text in self._prose.items():
+            reading = add_prose(LogReading(), text)
+            if reading != LogReading():
+                return path, reading
+        return None
 
     @staticmethod
     def _has_log(source: Source) -> bool:
@@ -254,8 +261,9 @@ class TicketReader:
         if not head:
             raise MalformedInputError(name, "empty")
         if head.startswith(_BINARY_JOURNAL):
-            raise MalformedInputError(name, "a binary journal: give what journalctl prints of it")
-        text = head.decode("utf-8", "replace")
+            why = "a binary journal: give what journalctl --file=FILE -k -o short-iso prints of it"
+            raise NotReadError(name, why)
+        text = head.decode(encoding_of(head) or "utf-8", "replace")
         form = capture.recognise(text)
         if form is not None and form is not capture.CaptureFormat.KERNEL_LOG:
             with stream:
@@ -264,18 +272,9 @@ class TicketReader:
                 Files({capture.PLACE[form]: data.decode("utf-8", "replace")}, label=name)
             )
             return form
-        scanned = self._scan(stream, name)
-        if (
-            not any(log.understood for log in scanned)
-            and form is None
-            and not _LOOKS_DATED.search(head)
-        ):
-            self._logs = [log for log in self._logs if log not in scanned]
-            why = "binary, and no archive" if b"\0" in head else "not recognised as a log or a host"
-            raise MalformedInputError(name, why)
-        release = _REPORT_RELEASE.search(text)
-        if release:
-            self._sources.append(Files({places.RELEASES[0]: release[1]}, label=name))
+        # Of what was not understood the log says so itself.
+        for log in self._scan(in_utf8(stream, head), name):
+            self._prose[log.path] = text
         return "log"
 
     def _read_directory(self, path: str) -> str:

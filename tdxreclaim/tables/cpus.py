@@ -177,6 +177,16 @@ OTHER_VENDORS = frozenset(
 VENDOR_NAMES = {vendor.lower(): vendor for vendor in (INTEL, *OTHER_VENDORS)} | BRANDS
 
 
+# What the number in a brand name tells of the generation (inferred: Intel numbers so);
+# never enough for a host that may skip.
+BRAND_SERIES = (
+    (r"(?:platinum|gold|silver|bronze) [3-8]4\d\d|\b84\d\d", Vfm(INTEL, 6, 0x8F)),
+    (r"(?:platinum|gold|silver|bronze) [3-8]5\d\d|\b85\d\d", Vfm(INTEL, 6, 0xCF)),
+    (r"\b6[3579]\d\dP", Vfm(INTEL, 6, 0xAD)),
+    (r"\b6[3579]\d\dE", Vfm(INTEL, 6, 0xAF)),
+)
+
+
 def find_cpu(vfm: Vfm) -> CpuModel | None:
     """Return the row of this CPU."""
     return next((cpu for cpu in CPUS if cpu.vfm == vfm), None)

@@ -265,11 +265,9 @@ def test_two_archives_with_the_same_names_in_them_are_kept_apart(
 
 
 BAD = {
-    "journal": (["--from", "j.journal"], 3, "j.journal: a binary journal: give what journalctl"),
+    "journal": (["--from", "j.journal"], 13, "j.journal: a binary journal: give what journalctl"),
     "missing": (["--from", "nowhere"], 3, "nowhere: No such file or directory"),
     "empty": (["--from", "empty"], 3, "empty: empty"),
-    "binary": (["--from", "binary"], 3, "binary: binary, and no archive"),
-    "prose": (["--from", "prose"], 3, "prose: not recognised as a log or a host"),
     "folder": (["--from", "folder"], 3, "folder: no captured host"),
     "tar": (["--from", "empty.tar"], 3, "empty.tar: neither a captured host nor a log is in it"),
     "since": (["--since", "tuesday"], 2, "--since: 'tuesday' is no date"),
@@ -284,13 +282,21 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("data", [bytes(range(256)) * 4, b"Once upon a time.\n"])
+def test_what_is_not_understood_is_no_clean_bill(data: bytes, run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "what").write_bytes(data)
+    ran = run("triage", "--from", "what", cwd=tmp_path)
+
+    assert ran.status == 13
+    assert ran.out.startswith("NOT READ: ")
+    assert ran.err == "tdxreclaim: what: not read: none of its lines was understood\n"
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line(name: str, run: RunTool, tmp_path: Path) -> None:
     arguments, status, said = BAD[name]
     (tmp_path / "empty").touch()
-    (tmp_path / "binary").write_bytes(bytes(range(256)) * 4)
     (tmp_path / "j.journal").write_bytes(b"LPKSHHRH" + bytes(300))
-    (tmp_path / "prose").write_text("Once upon a time.\n")
     (tmp_path / "folder").mkdir()
     with tarfile.open(tmp_path / "empty.tar", "w") as tar:
         tar.addfile(tarfile.TarInfo("hello"), io.BytesIO())

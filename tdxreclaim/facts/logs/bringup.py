@@ -32,7 +32,7 @@ _MESSAGES = re.compile(
     r"|(?P<kexec>kexec: Not allowed on platform with tdx_pw_mce bug)"
     r"|(?P<check>(?:mce: \[Hardware Error\]: (?:Machine check: )?)?TDX private memory error\. Possible kernel bug\.)"
     r"|(?:mce: )?\[Hardware Error\]: PROCESSOR (?P<maker>\d{1,2}):(?P<signature>[0-9a-f]{1,8}) "
-    r"|(?P<architecture>Machine model: |SBI specification v|Booting Linux on physical CPU )"
+    r"|(?P<architecture>(?:Machine model: |SBI specification v|Booting Linux on physical CPU )[^\n]{0,80})"
     r"|virt/tdx: (?:Module version: (?P<version>\d[\d.]*)|TDX module (?P<build>\d[\d.]*), build number \d+"
     r"|TDX module: attributes [^\n]*?major_version (?P<major>\d+), minor_version (?P<minor>\d+)"
     r"(?:, build_date (?P<date>\d+), build_num (?P<number>\d+))?)",
@@ -76,7 +76,8 @@ class LogReading:
     the CPUs that earlier boots name, ``cpus`` every CPU0 line of all boots.
     ``whole``: the boot's first line and its one CPU0 line are there, and
     nothing is left out between them.  ``architecture``: a line that only
-    another architecture than x86 prints.
+    another architecture than x86 prints.  ``msr``: a ticket's count of private
+    KeyIDs, read in the CPU, which takes TDX on in the BIOS.
     """
 
     boots: int = 0
@@ -94,11 +95,24 @@ class LogReading:
     kexec: LogLine | None = None
     check: LogLine | None = None
     architecture: LogLine | None = None
+    msr: LogLine | None = None
     options: LogLine | None = None
     told: tuple[LogLine, CpuGroup] | None = None
     earlier: tuple[tuple[LogLine, CpuGroup], ...] = ()
     cpus: tuple[tuple[LogLine, CpuGroup], ...] = ()
     whole: bool = False
+
+    @property
+    def has_x86(self) -> bool:
+        """Whether some line is one that only a kernel for x86 prints."""
+        told = (self.group, self.enabled, self.refused, self.ready, self.failed, self.kexec)
+        return any((*told, self.check, self.told, self.guest, self.cpus))
+
+    @property
+    def architecture_name(self) -> str:
+        """What the line under ``architecture`` is printed on."""
+        said = self.architecture.text if self.architecture else ""
+        return {"SBI": "riscv", "Booting": "arm"}.get(said.partition(" ")[0], "not x86")
 
 
 def tells_of_host(message: str) -> bool:

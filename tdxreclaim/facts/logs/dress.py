@@ -41,6 +41,9 @@ _ENTITIES = (
 INSIDE = b"\r"
 
 
+_CELL = re.compile(rb"</t[dh]>\s*<t[dh][^<>]{0,200}>", re.IGNORECASE)
+
+
 _BREAK = re.compile(rb"<br ?/?>|</(?:p|div|li|tr)>", re.IGNORECASE)
 
 
@@ -69,8 +72,8 @@ def undress_block(block: bytes) -> bytes:
     if _NEEDS_SPACES.search(block):
         for dressed, plain in _SPACES:
             block = block.replace(dressed, plain)
-    if b"<" in block and _BREAK.search(block):
-        block = _BREAK.sub(INSIDE, block)
+    if b"</" in block or b"<b" in block:
+        block = _BREAK.sub(INSIDE, _CELL.sub(b"\t", block))
     if b"&" in block:
         for dressed, plain in _ENTITIES:
             block = block.replace(dressed, plain)
@@ -85,17 +88,22 @@ _MARK = re.compile(
     r"|[^\s:\[\]<>{}\"'|=`/]{1,100}?\.(?:log|txt|out|err|gz|xz|zst|journal|\d{1,4})|(?:dmesg|messages|syslog)"
     r"|\(standard input\))[:-](?:\d{1,9}[:-])?[ \t]?)"
     r"|(?P<number>\d{1,9}(?:[\t:.)|-][ \t]?|[ \t]+(?=[\[<])))"
+    r"|(?P<change>\+(?=[\[<]))"
+    r"|(?P<sender>(?:\[?\d{1,2}:\d\d(?::\d\d)?\]? )?<[\w.@+ -]{1,40}> (?=\[))"
+    r"|(?P<time>@[0-9a-f]{24} )"
     r"|(?P<table>\|[ \t]?)"
     r"|(?P<pod>\[(?:pod|container)/[^\]\s]{1,200}\][ \t])"
     r"|(?P<service>[\w.@/-]{1,100}[ \t]+\|[ \t])"
-    r"|(?P<node>[A-Za-z][\w.-]{0,63}:[ \t]+(?=\[\s*\d+\.\d))"
+    r"|(?P<node>\w[\w.-]{0,63}:[ \t]+(?=\[\s*\d+\.\d|\w{3} +\d{1,2} \d\d:|\d{4}-\d\d-|kern: ))"
+    r"|(?P<container>[\w.]+-[\w.-]{1,200} [\w.-]{1,100} (?=\[ *\d+\.\d{6}\]))"
     r"|(?P<tag></?(?:pre|code|tt|p|div|span|td|tr|th|li|samp|font|blockquote)\b[^<>]{0,200}>)"
     r"|(?P<event>data:[ ]?|\x1e)"
+    r"|(?P<open>\[(?=['\"]))"
     r"|(?P<string>[\"'\u201c\u201d\u2018\u2019\u00ab\u201e](?=[\[<{]|\S{3,12} \S))"
 )
 
 
-_KEEPS_TEXT = ("path", "pod", "service", "node")
+_KEEPS_TEXT = ("path", "pod", "service", "node", "container", "sender")
 
 
 _MOST_MARKS = 6
@@ -135,6 +143,8 @@ def undress(text: str) -> Dressed:
         rest = rest[match.end() :]
         if kind in ("code", "string", "table", "tag"):
             rest = _BEHIND.sub("", rest)
+        if kind == "table":
+            rest = " ".join(cell.strip() for cell in rest.split(" | "))
         line = read_line(rest)
         if line.speaker is not Speaker.NOBODY:
             if kind == "string" and line.message == rest.strip():
@@ -147,7 +157,25 @@ def undress(text: str) -> Dressed:
 def _name(kind: str, mark: str) -> str:
     if kind in _KEEPS_TEXT:
         return f"{_ROTATED.sub('', mark.strip())}:"
-    return {"quote": ">", "list": "-", "code": "`", "number": "1", "table": "|"}.get(kind, "")
+    if mark.startswith("```"):
+        return ""  # a fence, with the first line of what it holds
+    return _SIGNS.get(kind, "")
+
+
+_SIGNS = {"quote": ">", "list": "-", "code": "`", "number": "1", "table": "|", "change": "+"}
+
+
+def take_off(text: str, dress: str) -> str | None:
+    """Return what is under *dress*, and nothing more, of a line; ``None`` if it does not wear it."""
+    worn, rest = "", text
+    while worn != dress:
+        rest = rest.lstrip(" \t")
+        match = _MARK.match(rest)
+        if match is None or not dress.startswith(worn):
+            return None
+        worn += _name(str(match.lastgroup), match[0])
+        rest = rest[match.end() :]
+    return rest
 
 
 def _named(line: Line, kind: str, mark: str) -> Line:

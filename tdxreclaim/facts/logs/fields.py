@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _TEXTS = (
     "message",
     "msg",
+    "_msg",
     "log",
     "line",
     "_raw",
@@ -33,7 +34,9 @@ _TEXTS = (
     "short_message",
     "@message",
     "body",
+    "body.stringvalue",
     "content",
+    "syslogmessage",
 )
 
 
@@ -73,6 +76,20 @@ class _About(NamedTuple):
     boot_id: str = ""
 
 
+# A date and a tag (fluentd), or what marks an event, before a JSON value.
+_BEFORE_JSON = re.compile(
+    r"(?:data:[ ]?|\x1e|\ufeff|[ \t])*"
+    r"(?:\d{4}-\d\d-\d\d[T ][\d:.,]{8,20}(?: ?(?:Z|[+-]\d\d:?\d\d))?[ \t]+[\w./-]{1,100}:?[ \t]+(?=\{))?"
+    r"(?=[\[{]\s*(?:[\"{\[]|\Z))"
+)
+
+
+def json_in(text: str) -> str | None:
+    """Return the JSON value that a line holds, or begins; ``None`` if it is no such line."""
+    match = _BEFORE_JSON.match(text)
+    return None if match is None else text[match.end() :]
+
+
 def read_json(text: str) -> list[Line] | None:
     """Return the lines in one JSON value; ``None`` if it is none."""
     try:
@@ -82,6 +99,37 @@ def read_json(text: str) -> list[Line] | None:
     if not isinstance(value, dict | list):
         return None
     return list(_lines(value, _About(), 0))
+
+
+def text_columns(header: str) -> tuple[str, list[str]] | None:
+    """Return the separator and the columns of a table's first line; ``None`` if it is none."""
+    for separator in (",", ";", "\t"):
+        columns = [each.strip(" \"'#") for each in header.strip("\r\n\ufeff").split(separator)]
+        if len(columns) > 1 and all(_COLUMN.fullmatch(each) for each in columns):
+            named = any(each.lower().rpartition(".")[2] in _TEXTS for each in columns)
+            return (separator, columns) if named else None
+    return None
+
+
+_COLUMN = re.compile(r"[@\w][\w.@-]{0,60}(?: \[\w{1,8}\])?")
+
+
+def read_row(text: str, separator: str, columns: list[str]) -> list[Line] | None:
+    """Return the lines in one row of a table; ``None`` if it is cut or has other columns."""
+    import csv
+
+    try:
+        row = next(csv.reader([text], delimiter=separator, strict=True), [])
+    except csv.Error:
+        return None
+    if len(row) != len(columns):
+        return None
+    return read_record(dict(zip(columns, row, strict=True)))
+
+
+def read_record(record: dict[str, Any]) -> list[Line]:
+    """Return the lines in the text field of one record."""
+    return list(_of_object(record, _About(), 0))
 
 
 def _lines(value: object, about: _About, depth: int) -> Iterator[Line]:
@@ -142,7 +190,7 @@ def _text(flat: dict[str, Any]) -> str | list[str] | None:
     """Return the text, or a list of lines, under the first of the usual names."""
     for wanted in _TEXTS:
         for name, value in flat.items():
-            if name.rpartition(".")[2] != wanted:
+            if name != wanted and not name.endswith(f".{wanted}"):
                 continue
             if isinstance(value, str):
                 return value

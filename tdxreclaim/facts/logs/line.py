@@ -56,7 +56,10 @@ _KERN_PRIORITIES = 8
 
 
 # "kern  :info  : ", as dmesg -x prints it.
-_FACILITY = re.compile(r"(?P<facility>[a-z]{2,8}\d?) *:[a-z]{3,6} *: ?")
+_FACILITY = re.compile(
+    r"(?P<facility>[a-z]{2,8}\d?) *:[a-z]{3,6} *: ?"
+    r"|(?P<spaced>kern|user|daemon|syslog|auth): (?:emerg|alert|crit|err|error|warning|notice|info|debug): "
+)
 
 
 # "6,0,1630945,-,caller=T1;", as /dev/kmsg and netconsole have it: time in microseconds.
@@ -89,17 +92,27 @@ _BRACKET = re.compile(
     r"(?:\[(?:\s*(?P<uptime>\d{1,12}\.\d{1,9})(?: ?<[ \d.]{1,20}>)?|\s*(?P<caller>[TC]\d{1,10})"
     r"|\s*(?:<[ \d.]{1,20}>|\+\d{1,9}\.\d{1,9})"
     r"|(?P<wall>[^\[\]\n]{0,40}?\d:\d\d[^\[\]\n]{0,25}))"
-    r"|(?<![\s\S])\d{0,6}\.\d{3,9})\](?:[ \t]|(?=\[)|$)"
+    r"|(?<![\s\S])\d{0,6}\.\d{3,9})\]:?(?:[ \t]|(?=\[)|$)"
+    r"|(?<![\s\S])(?P<bare>\d{1,8}\.\d{6})[ \t]"
 )
 
 
 _MOST_STAMPS = 6
 
 
+_MOST_DATES = 2
+
+
+_LABELS = re.compile(r"\{[^{}\n]{1,400}\}[ \t]+")
+
+
+_WROTE = re.compile(r"\b(?:job|unit|app|service|container|identifier)\w*=\"([^\"]*)\"")
+
+
 _TAG = re.compile(
     r"(?:(?P<host>[^\s\[\]<>{}\"'`|=]{0,254}[^\s\[\]<>{}\"'`|=:])[ \t]+)?"
     r"(?:(?P<facility>[a-z]{2,8}\d?)\.[a-z]{3,7}[ \t]+)?"
-    r"kernel(?:\[\d{1,10}\])?(?::(?:[ \t]|$)| - - (?:- )?)"
+    r"kernel(?:\[\d{1,10}\])?(?::(?:[ \t]|$)| (?:\d{1,10}|-) [^\s\[]{1,32} (?:\[[^\n]{0,400}?\] |- )?\ufeff?)"
 )
 
 
@@ -139,6 +152,7 @@ class _Head:
         self._caller = ""
         self._dated = self._bracketed = self._tagged = False
         self._kernels_date = False
+        self._dates = 0
         self._foreign = False
 
     def read(self) -> None:
@@ -183,7 +197,7 @@ class _Head:
             self._foreign |= int(match["priority"]) >= _KERN_PRIORITIES
         if match := _FACILITY.match(self._text, self._at):
             self._at = match.end()
-            self._foreign |= match["facility"] != "kern"
+            self._foreign |= (match["facility"] or match["spaced"]) != "kern"
 
     def _stamps(self) -> None:
         for _ in range(_MOST_STAMPS):
@@ -196,23 +210,36 @@ class _Head:
             return False
         self._at = match.end()
         self._bracketed = True
-        self._seconds = self._seconds or match["uptime"]
+        self._seconds = self._seconds or match["uptime"] or match["bare"]
         self._caller = self._caller or match["caller"] or ""
         self._when = self._when or (match["wall"] or "").strip()
         return True
 
     def _date(self) -> bool:
-        if self._dated or self._when:
+        # A relay puts its own before the sender's.
+        if self._dates >= _MOST_DATES or (self._when and not self._dates):
             return False
         match = _DATE.match(self._text, self._at)
         if match is None:
             return False
         self._at = match.end()
         self._dated = True
-        self._when = match[0].strip()
+        self._dates += 1
+        self._when = self._when or match[0].strip()
         # Only dmesg --time-format iso has a comma, and it is the kernel's alone.
         self._kernels_date = bool(match["iso"] and "," in match["iso"])
+        self._labels()
         return True
+
+    def _labels(self) -> None:
+        """Pass over Loki's labels; who wrote the line may stand in them."""
+        match = _LABELS.match(self._text, self._at)
+        if match:
+            self._at = match.end()
+            wrote = _WROTE.search(match[0])
+            kernel = wrote is not None and wrote[1].startswith("kern")
+            self._tagged |= kernel
+            self._foreign |= wrote is not None and not kernel
 
     def _tag(self) -> None:
         match = _TAG.match(self._text, self._at)

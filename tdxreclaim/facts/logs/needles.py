@@ -76,3 +76,13 @@ def _patterns() -> tuple[re.Pattern[str], ...]:
 def known_until(message: str) -> int:
     """Return how much of a message the catalogue of findings knows; 0 if no row is about it."""
     return max((match.end() for each in _patterns() if (match := each.match(message))), default=0)
+
+
+_BURIED = re.compile(
+    r"virt/tdx: |SEAMCALL|HKID \d+ is leaked|\[Hardware Error\]: |BUG: soft lockup|INFO: task \S+:\d"
+)
+
+
+def is_buried(message: str) -> bool:
+    """Whether words that matter stand in a message elsewhere than at its beginning."""
+    return _BURIED.search(message) is not None and not begins(message)

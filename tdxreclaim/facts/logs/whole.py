@@ -8,6 +8,7 @@ from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.logs.bringup import LogReading
 from tdxreclaim.facts.logs.dress import undress
 from tdxreclaim.facts.logs.line import Speaker
+from tdxreclaim.facts.logs.prose import add_prose, looks_like_report
 from tdxreclaim.facts.logs.scanner import CHUNK_BYTES, LogScanner
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ def parse_kernel_log(text: str, *, name: str = "kernel log") -> LogReading:
 
     """
     log = choose_log(scan_text(text), name)
-    return LogReading() if log is None else log.reading
+    return add_prose(LogReading() if log is None else log.reading, text)
 
 
 def looks_like_kernel_log(text: str) -> bool:
     """Whether *text*, or the beginning of one, has a line that the kernel wrote."""
     lines = text.lstrip("\ufeff").splitlines()
-    if any(undress(line).line.speaker is Speaker.KERNEL for line in lines):
+    if looks_like_report(text) or any(
+        undress(line).line.speaker is Speaker.KERNEL for line in lines
+    ):
         return True
     return any(log.kernel_lines for log in scan_text(text))
