@@ -17,7 +17,13 @@ from tdxreclaim.cli.output import (
     wants_color,
     write_whole,
 )
-from tdxreclaim.errors import ExitStatus, HostReadError, InterruptedWorkError, UsageError
+from tdxreclaim.errors import (
+    ExitStatus,
+    HostReadError,
+    InterruptedWorkError,
+    TdxReclaimError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -137,7 +143,14 @@ def watch(
     status = ExitStatus.FINDINGS if watched.stuck or watched.failed else ExitStatus.NOT_REQUIRED
     if interrupted:
         status = ExitStatus.INTERRUPTED
-    _end(watched, screen, recorder, holders, status)
+    try:
+        _end(watched, screen, recorder, holders, status)
+    except TdxReclaimError as error:
+        if format_ != "json":
+            raise
+        # The last line has said how it ended; an error's JSON is more than a line.
+        click.echo(f"tdxreclaim: {error.what}: {error.why}", err=True)
+        status = error.exit_status
     ctx.exit(status)
 
 
@@ -336,7 +349,6 @@ def _end(
     """
     from tdxreclaim.calibrate.recorded import measure, published_page
     from tdxreclaim.costs.shipped import read_calibration
-    from tdxreclaim.errors import TdxReclaimError
     from tdxreclaim.report.watch.sentences import how_far
 
     base = read_calibration("published")

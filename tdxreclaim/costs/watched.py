@@ -89,7 +89,8 @@ class Watched:
         """Whether it was seen before its pages went."""
         self.patience = patience
         """Without a page for so long, seconds, it is stuck."""
-        self._most = 0
+        self.most = 0
+        """The most pages that were seen."""
         self._at = 0.0
         self._moved = 0.0
         """When the counter last moved."""
@@ -103,7 +104,7 @@ class Watched:
         """What it had: as stated, or the most that was seen before its pages went."""
         if self._stated is not None:
             return self._stated
-        return self._most if self._before and self._most else None
+        return self.most if self._before and self.most else None
 
     @property
     def stretches(self) -> tuple[Fall, ...]:
@@ -170,7 +171,7 @@ class Watched:
         self._moved = at
         self._top = pages
         self._falling = False
-        self._most = max(self._most, pages)
+        self.most = max(self.most, pages)
 
     def _fall(self, fall: Fall, *, broken: bool) -> None:
         self._moved = fall.at
@@ -186,7 +187,7 @@ class Watched:
         alive = life in (Life.ALIVE, Life.UNKNOWN)
         if not self.pages:
             # A VM that never had a page and has a process is a new one.
-            return State.ZERO if self._most or not alive else State.RUNNING
+            return State.ZERO if self.most or not alive else State.RUNNING
         if rose:
             return State.RUNNING
         falls = not alive or self._top - self.pages >= max(1, _FALLS * self._top)

@@ -272,6 +272,16 @@ def test_an_interrupt_says_how_far_it_was(
     assert "counting-down: KVM takes its pages back" in ran.out
 
 
+def test_json_stays_an_object_a_line_when_interrupted(
+    run: RunTool, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _waits(monkeypatch, KeyboardInterrupt())
+    ran = run("watch", "--root", str(tree), "--format", "json")
+    end = _objects(ran.out)[-1]
+    assert (ran.status, end["event"], end["exit_status"]) == (130, "end", 130)
+    assert ran.err == f"tdxreclaim: watch: interrupted: {NAME} running, 1,000 pages left\n"
+
+
 def test_a_named_vm_ends_it_by_going(
     run: RunTool, tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

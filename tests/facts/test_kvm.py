@@ -179,6 +179,7 @@ def test_a_line_of_watch_is_a_look() -> None:
     ("text", "why"),
     [
         ("", "no recording"),
+        ("# period 0 us\n1\t.\n9\tpages_4k\tx\n99999999999\t.\n", "more than"),
         ("hello\n", "line 1: expected milliseconds"),
         ("ms\tpath\n\n0.5\tpages_4k\t3\n99999999999\tpages_4k\t3\n", "more than"),
         ("{}\n", "line 1: no line of watch"),

@@ -64,7 +64,8 @@ class Recording:
     def _sampled(self, text: str, interval: float | None) -> Iterator[Look]:
         """Give the counters as they were at each sample of a recording of changes."""
         period = _PERIOD.search(text.partition("\n")[0])
-        step = interval or (int(period[1]) / 1e6 if period else 0.001)
+        # A sampler that never paused says 0.
+        step = interval or (int(period[1]) / 1e6 if period else 0.0) or 0.001
         rows = list(_rows(text, self._what))
         if not rows:
             raise MalformedInputError(self._what, "no recording of KVM's counters")

@@ -32,6 +32,8 @@ def meaning(each: Followed) -> str:
             return f"no page for {_for(watched.stuck_seconds)}"
         case State.ZERO:
             return "no page is mapped; a descriptor of it is still open"
+        case State.GONE_AFTER_ZERO if not watched.most:
+            return "no page of it was ever seen"
         case State.GONE_AFTER_ZERO:
             return "all pages are back; HKID and control pages are not visible here"
         case State.GONE_WITH_VALUE:

@@ -97,11 +97,17 @@ def render_vms(watch: Watch, *, width: int = 80, color: bool = False) -> str:
         about = [
             f"{each.vm.command or 'a process'} {each.vm.pid}" if each.vm.pid else "process gone",
             "size not known" if size is None else format_size(size),
-            "vCPUs not known" if each.vcpus is None else f"{each.vcpus} vCPUs",
+            _vcpus(each.vcpus),
             _kind(each),
         ]
         page.labelled(each.vm.name, ", ".join(about))
     return page.text()
+
+
+def _vcpus(number: int | None) -> str:
+    if number is None:
+        return "vCPUs not known"
+    return f"{number} vCPU{'' if number == 1 else 's'}"
 
 
 def _kind(each: Followed) -> str:
