@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tdxreclaim.tables.seamcalls import name_leaf, name_status
+from tdxreclaim.tables.seamcalls import Operand, Status, name_leaf, name_status
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -45,8 +45,19 @@ def test_the_modules_own_numbers_agree() -> None:
     }
 
 
-def test_no_status_of_the_module_gets_another_ones_name() -> None:
-    unknown = name_status("0xc000ffff00000000")
-    for row in _table("module-codes.tsv"):
-        if row["kind"] == "status":
-            assert name_status(row["hex"]).partition(",")[0] in (row["name"], unknown), row
+def test_every_status_and_operand_of_the_module_has_its_number() -> None:
+    rows = _table("module-codes.tsv")
+    statuses = {row["name"]: int(row["hex"], 16) for row in rows if row["kind"] == "status"}
+    operands = {row["name"]: int(row["hex"], 16) for row in rows if row["kind"] == "operand"}
+    ours = {status.name: status.value & (1 << 64) - 1 for status in Status}
+
+    assert {name: ours.get(name) for name in statuses} == statuses
+    # 0 is RAX, and what a status without an operand has.
+    assert operands.pop("RAX") == Operand.NONE
+    assert {one.value for one in Operand if one} <= set(operands.values())
+    assert all(operands[one.name] == one for one in Operand if one)
+
+
+def test_a_status_is_named_with_its_operand() -> None:
+    assert name_status("0xc000030000000001").startswith("TDX_PAGE_METADATA_INCORRECT")
+    assert name_status("0xc000030000000001").endswith("RCX")
