@@ -13,6 +13,7 @@ from tdxreclaim.cli.output import (
     format_option,
     help_option,
     output_option,
+    refuse_with_nagios,
     terminal_width,
     wants_color,
 )
@@ -64,7 +65,7 @@ def check(
     if quiet:
         _refuse_with_quiet(ctx)
     if format_ == "nagios":
-        _refuse_with_nagios(ctx, exit_zero=exit_zero)
+        refuse_with_nagios(ctx, exit_zero=exit_zero)
     until = _expiry(expires, format_)
     chosen = read_chosen_host(symbols=not quiet, **host)
     decision = decide(chosen.facts)
@@ -95,14 +96,6 @@ def _expiry(duration: str | None, format_: str) -> str | None:
 
     until = time.time() + parse_duration("--expires", duration) / 1e9
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
-
-
-def _refuse_with_nagios(ctx: click.Context, *, exit_zero: bool) -> None:
-    if exit_zero:
-        raise UsageError("--exit-zero", "contradicts --format nagios, whose status is the answer")
-    if ctx.get_parameter_source("format_") is click.core.ParameterSource.ENVIRONMENT:
-        # It changes the status, which no environment may do.
-        raise UsageError("TDXRECLAIM_FORMAT", "nagios has to be given as --format nagios")
 
 
 def _refuse_with_quiet(ctx: click.Context) -> None:

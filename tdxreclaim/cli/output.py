@@ -255,6 +255,20 @@ def _mode(path: str) -> int | None:
         return None
 
 
+def refuse_with_nagios(ctx: click.Context, *, exit_zero: bool) -> None:
+    """Refuse what would hide the status of a monitoring plugin, or change one unasked.
+
+    Raises:
+        UsageError: --exit-zero, or the format is the environment's.
+
+    """
+    if exit_zero:
+        raise UsageError("--exit-zero", "contradicts --format nagios, whose status is the answer")
+    if ctx.get_parameter_source("format_") is click.core.ParameterSource.ENVIRONMENT:
+        # It changes the status, which no environment may do.
+        raise UsageError("TDXRECLAIM_FORMAT", "nagios has to be given as --format nagios")
+
+
 def emit_error(error: TdxReclaimError, arguments: Sequence[str]) -> int:
     """Say an error on stderr, and in the format asked for on stdout; return its status."""
     from tdxreclaim.facts.evidence import flat

@@ -14,6 +14,7 @@ from tdxreclaim.cli.output import (
     format_option,
     help_option,
     output_option,
+    refuse_with_nagios,
     terminal_width,
     wants_color,
 )
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB.")
 @click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
 @calibration_option
-@format_option("text", "json", "markdown")
+@format_option("text", "markdown", "json", "jsonl", "prometheus", "nagios")
 @click.option("--explain", is_flag=True, help="Show every finding whole, notices too.")
 @output_option
 @color_option
@@ -77,6 +78,8 @@ def triage(
     compressed, canonical/tdx's system-report.  Exit status 20: findings; 0:
     nothing that needs action.
     """
+    if format_ == "nagios":
+        refuse_with_nagios(ctx, exit_zero=exit_zero)
     ask = _time_question(observed, memory, vcpus, calibration)
     result = run_triage(from_, since, ask, image, host)
     colored = wants_color(color)
@@ -86,7 +89,15 @@ def triage(
         click.echo(
             f"tdxreclaim: {result.source}: not read: none of its lines was understood", err=True
         )
-    ctx.exit(0 if exit_zero else result.exit_status)
+    ctx.exit(0 if exit_zero else _status(result, format_))
+
+
+def _status(result: Triage, format_: str) -> int:
+    if format_ != "nagios":
+        return result.exit_status
+    from tdxreclaim.report.triage.nagios import state
+
+    return state(result)
 
 
 def run_triage(
@@ -182,10 +193,12 @@ def _time_question(
 
 def _render(result: Triage, format_: str, *, color: bool, explain: bool) -> str:
     match format_:
-        case "json":
-            from tdxreclaim.report.triage import json
+        case "json" | "jsonl" | "prometheus" | "nagios":
+            from importlib import import_module
 
-            return json.render(result)
+            module = import_module(f"tdxreclaim.report.triage.{format_}")
+            rendered: str = module.render(result)
+            return rendered
         case "markdown":
             from tdxreclaim.report.triage import text
 

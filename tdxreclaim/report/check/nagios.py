@@ -37,7 +37,7 @@ def render(report: Report) -> str:
     must_clear = int(decision.verdict.must_clear or False)
     cpus = sum(processor.group.size or 0 for processor in decision.silicon.processors)
     faked = " (faked)" if report.faked else ""
-    return _line(
+    return line(
         state(decision),
         f"{decision.verdict}, {decision.posture}{faked}: {decision.posture_because}",
         f"must_clear={must_clear};;;0;1 at_risk={int(decision.posture is Posture.AT_RISK)};;;0;1 "
@@ -47,10 +47,11 @@ def render(report: Report) -> str:
 
 def render_error(error: TdxReclaimError) -> str:
     """Return a failure, which is UNKNOWN whatever it is."""
-    return _line(NagiosState.UNKNOWN, f"{error.what}: {error.why}")
+    return line(NagiosState.UNKNOWN, f"{error.what}: {error.why}")
 
 
-def _line(state: NagiosState, text: str, data: str = "") -> str:
+def line(state: NagiosState, text: str, data: str = "") -> str:
+    """Return the plugin's line: *text*, and *data* for its graphs."""
     from tdxreclaim.facts.evidence import flat
 
     # A bar would begin the performance data.

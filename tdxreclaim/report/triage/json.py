@@ -21,58 +21,61 @@ SCHEMA = "tdxreclaim.triage/2"
 
 def render(triage: Triage) -> str:
     """Return the findings as one JSON object."""
+    return dump(document(triage))
+
+
+def document(triage: Triage) -> dict[str, object]:
+    """Return the findings as what JSON is made of."""
     decision = triage.decision
-    return dump(
-        {
-            "schema": SCHEMA,
-            "tool": tool(),
-            "source": {"name": triage.source, "format": triage.form},
-            "exit_status": int(triage.exit_status),
-            "headline": triage.headline,
-            "host": {
-                "verdict": decision.verdict,
-                "posture": decision.posture,
-                "silicon": decision.silicon.status,
-                "codenames": list(
-                    dict.fromkeys(p.codename for p in decision.silicon.processors if p.codename)
-                ),
-                "state": decision.host.state,
-                "kernel": decision.kernel.release,
-                "clearing": decision.kernel.clearing,
-                "kexec": decision.kernel.kexec,
-                "names": list(triage.hosts),
-                "signatures": signatures(triage),
-                "module_version": triage.module_version,
-                "options": list(triage.options),
-            },
-            "coverage": {"whole": not triage.skipped, "gaps": list(triage.skipped)},
-            "findings": [_finding(finding) for finding in triage.findings],
-            "timeline": [
-                {"id": each.kind.id, "boot": each.boot, "first": _stamp(each.first)}
-                for each in triage.timeline
-            ],
-            "time": None if triage.answer is None else _time(triage.answer),
-            "logs": [
-                {
-                    "path": log.path,
-                    "lines": log.lines,
-                    "bytes": log.size,
-                    "kernel_lines": log.kernel_lines,
-                    "understood": log.understood,
-                    "host": log.host or None,
-                    "quoted": log.quoted,
-                    "not_understood": None if log.unread is None else _unread(log.unread),
-                    "boots": [
-                        {"whole": boot.whole, "line": boot.line, "release": boot.release}
-                        for boot in log.boots
-                    ],
-                    "skipped": list(log.skipped),
-                }
-                for log in triage.logs
-            ],
-            "unread": [{"path": piece.path, "why": piece.observed} for piece in triage.unread],
-        }
-    )
+    return {
+        "schema": SCHEMA,
+        "tool": tool(),
+        "source": {"name": triage.source, "format": triage.form},
+        "exit_status": int(triage.exit_status),
+        "headline": triage.headline,
+        "host": {
+            "verdict": decision.verdict,
+            "posture": decision.posture,
+            "silicon": decision.silicon.status,
+            "codenames": list(
+                dict.fromkeys(p.codename for p in decision.silicon.processors if p.codename)
+            ),
+            "state": decision.host.state,
+            "kernel": decision.kernel.release,
+            "clearing": decision.kernel.clearing,
+            "kexec": decision.kernel.kexec,
+            "names": list(triage.hosts),
+            "signatures": signatures(triage),
+            "module_version": triage.module_version,
+            "options": list(triage.options),
+        },
+        "coverage": {"whole": not triage.skipped, "gaps": list(triage.skipped)},
+        "findings": [_finding(finding) for finding in triage.findings],
+        "timeline": [
+            {"id": each.kind.id, "boot": each.boot, "first": _stamp(each.first)}
+            for each in triage.timeline
+        ],
+        "time": None if triage.answer is None else _time(triage.answer),
+        "logs": [
+            {
+                "path": log.path,
+                "lines": log.lines,
+                "bytes": log.size,
+                "kernel_lines": log.kernel_lines,
+                "understood": log.understood,
+                "host": log.host or None,
+                "quoted": log.quoted,
+                "not_understood": None if log.unread is None else _unread(log.unread),
+                "boots": [
+                    {"whole": boot.whole, "line": boot.line, "release": boot.release}
+                    for boot in log.boots
+                ],
+                "skipped": list(log.skipped),
+            }
+            for log in triage.logs
+        ],
+        "unread": [{"path": piece.path, "why": piece.observed} for piece in triage.unread],
+    }
 
 
 def signatures(triage: Triage) -> list[str]:
