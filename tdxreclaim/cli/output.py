@@ -139,6 +139,12 @@ def terminal_width() -> int:
     return min(shutil.get_terminal_size((80, 24)).columns, _WIDEST_TEXT)
 
 
+def shows_blocks() -> bool:
+    """Whether standard output can show block characters."""
+    encoding = getattr(sys.stdout, "encoding", None) or ""
+    return encoding.lower().replace("-", "") == "utf8"
+
+
 def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
     """Print *text*, or put it whole into the file at *path* (``-`` prints).
 

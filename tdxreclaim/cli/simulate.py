@@ -17,6 +17,7 @@ from tdxreclaim.cli.output import (
     format_option,
     help_option,
     output_option,
+    shows_blocks,
     terminal_width,
     wants_color,
     write_whole,
@@ -78,6 +79,7 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
 @click.option("--trace", metavar="N", default="0", help="Show the first N steps.")
 @click.option("--at-page", metavar="PFN", multiple=True, help="Show the life of one page.")
 @click.option("--validate", is_flag=True, help="Show published times beside emulated ones.")
+@click.option("--explain", is_flag=True, help="Show steps, leftovers, assumptions and sources too.")
 @format_option(*FORMATS)
 @output_option
 @click.option(
@@ -112,6 +114,7 @@ def simulate(
     trace: str,
     at_page: tuple[str, ...],
     validate: bool,
+    explain: bool,
     format_: str,
     output: str | None,
     svg: str | None,
@@ -155,7 +158,8 @@ def simulate(
         at_page=at_page,
         host=host,
     )
-    emit(_render(simulation, format_, width=width, color=colored), output, color=colored)
+    text = _render(simulation, format_, width=width, color=colored, explain=explain)
+    emit(text, output, color=colored)
     _draw(simulation, svg, html)
     ctx.exit(0 if exit_zero else simulation.exit_status)
 
@@ -314,7 +318,7 @@ def _validation(record: Calibration, format_: str, *, width: int, color: bool) -
     return simulation_text.render_validation(record, rows, width=width, color=color)
 
 
-def _render(simulation: Simulation, format_: str, *, width: int, color: bool) -> str:
+def _render(simulation: Simulation, format_: str, *, width: int, color: bool, explain: bool) -> str:
     match format_:
         case "json":
             from tdxreclaim.report.simulate import json as simulation_json
@@ -327,7 +331,9 @@ def _render(simulation: Simulation, format_: str, *, width: int, color: bool) ->
         case _:
             from tdxreclaim.report.simulate import text as simulation_text
 
-            return simulation_text.render(simulation, width=width, color=color)
+            return simulation_text.render(
+                simulation, width=width, color=color, blocks=shows_blocks(), explain=explain
+            )
 
 
 def _draw(simulation: Simulation, svg: str | None, html: str | None) -> None:

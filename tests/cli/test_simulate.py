@@ -280,10 +280,12 @@ def test_a_fatal_td_leaks_until_6_18_and_comes_back_unsafe_after(
     kernel: str, cpu: str, run: RunTool
 ) -> None:
     asked = ("--memory", "1GiB", "--vcpus", "2", "--cpu", cpu, "--kernel", kernel)
-    ran = run("simulate", *asked, "--inject", "fatal")
+    short = " ".join(run("simulate", *asked, "--inject", "fatal").out.split())
+    ran = run("simulate", *asked, "--inject", "fatal", "--explain")
     text = " ".join(ran.out.split())
 
     assert ran.status == 20
+    assert ("then reboot it." in short) == (kernel != "6.18")
     if kernel == "6.18":
         assert "262,145 pages leak" in text
         assert "No machine check." in text
@@ -483,3 +485,19 @@ def test_format_small_times() -> None:
     assert format_ns(2_543_210) == "2.5 ms"
     assert format_ns(7) == "7 ns"
     assert format_range(Span(1800, 1900, 2000)) == "1.8 to 2 us"
+
+
+# Steps that were asked for come on top.
+SHORT = [name for name, question in QUESTIONS.items() if "--trace" not in question]
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_the_answer_fits_a_screen(name: str, run: RunTool) -> None:
+    lines = run("simulate", *QUESTIONS[name]).out.splitlines()
+    assert len(lines) <= 20
+    assert max(map(len, lines)) <= 80
+
+
+def test_explain_adds_to_the_answer_and_changes_none_of_it(run: RunTool) -> None:
+    short = run("simulate", *QUESTIONS["gnr-6.17"]).out.rstrip().rpartition("\n\n")[0]
+    assert run("simulate", *QUESTIONS["gnr-6.17"], "--explain").out.startswith(short)
