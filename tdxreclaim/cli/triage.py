@@ -23,6 +23,7 @@ from tdxreclaim.errors import ExitStatus, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tdxreclaim.facts.logs.clock import Since
     from tdxreclaim.facts.logs.stack import LogEvent
     from tdxreclaim.policy.model import Decision
     from tdxreclaim.report.triage.summary import Triage
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 )
 @image_option
 @click.option("--host", "host", metavar="NAME", help="Of a log of several hosts, the one to read.")
-@click.option("--since", metavar="WHEN", help="Leave out older lines: 2026-06-24, or with a time.")
+@click.option(
+    "--since", metavar="WHEN", help="Leave out older lines: 2026-06-24, a log's stamp, 2h."
+)
 @click.option("--observed", metavar="TIME", help="How long the shutdown took: 517s, 9min, 1h32m.")
 @click.option("--memory", metavar="SIZE", help="The TD's memory: 18G, 107GB, 400GiB.")
 @click.option("--vcpus", metavar="N", help="The TD's vCPUs.")
@@ -146,15 +149,16 @@ def run_triage(
     )
 
 
-def _since(text: str | None) -> float | None:
+def _since(text: str | None) -> Since | None:
     from tdxreclaim.facts.logs.clock import parse_since
 
     if text is None:
         return None
-    moment = parse_since(text)
-    if moment is None:
-        raise UsageError("--since", f"{text!r} is no date (2026-06-24, '2026-06-24 11:07:17')")
-    return moment
+    since = parse_since(text)
+    if since is None:
+        why = "is no date, stamp or span (2026-06-24, '2026-06-24 11:07:17', 2h)"
+        raise UsageError("--since", f"{text!r} {why}")
+    return since
 
 
 def _time_question(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tdxreclaim.facts.host import HostFacts
+    from tdxreclaim.facts.logs.clock import Since
     from tdxreclaim.facts.logs.stack import LogEvent
     from tdxreclaim.facts.logs.voice import ScannedLog
 
@@ -150,7 +151,7 @@ class TicketReader:
         self,
         sink: Sink,
         *,
-        since: float | None = None,
+        since: Since | None = None,
         host: str | None = None,
         progress: Callable[[int, int | None], None] = lambda _done, _total: None,
     ) -> None:
@@ -164,6 +165,8 @@ class TicketReader:
         self._unread: list[Evidence] = []
         self._sources: list[Source] = []
         self._inside = ""
+        # The first that told which CPUs its host has, and which.
+        self._known: tuple[str, object] | None = None
         # The beginnings of texts, which may say more of the host than their log lines.
         self._prose: dict[str, str] = {}
 
@@ -181,9 +184,10 @@ class TicketReader:
         for path in paths:
             # Two sosreports have files of the same names.
             self._inside = f"{path}/" if len(paths) > 1 else ""
+            sources, logs = len(self._sources), len(self._logs)
             forms.append(self._read_path(path))
+            self._check_same_host(path, self._sources[sources:], self._logs[logs:])
         names = ["standard input" if path == "-" else path for path in paths]
-        self._check_same_host(names)
         return self._ticket(", ".join(names), ", ".join(dict.fromkeys(forms)), Origin.CAPTURED)
 
     def _read_live(self) -> Ticket:
@@ -227,19 +231,21 @@ class TicketReader:
         except HostReadError:
             return True
 
-    def _check_same_host(self, names: Sequence[str]) -> None:
-        known: tuple[str, object] | None = None
-        for name, source in zip(names, self._sources, strict=False):
-            try:
-                groups = host.read_host(source, symbols=False).groups
-            except TdxReclaimError:
-                continue
-            told = {(group.vendor, group.family, group.model) for group in groups}
-            if not told:
-                continue
-            if known is not None and known[1] != told:
-                raise MalformedInputError(name, f"another CPU than in {known[0]}: run it by itself")
-            known = known or (name, told)
+    def _check_same_host(
+        self, path: str, sources: Sequence[Source], logs: Sequence[ScannedLog]
+    ) -> None:
+        groups = [log.reading.group for log in logs if log.reading.group and not log.quoted]
+        for source in sources:
+            with contextlib.suppress(TdxReclaimError):
+                groups += host.read_host(source, symbols=False).groups
+        told = {(group.vendor, group.family, group.model) for group in groups}
+        if not told:
+            return
+        name = "standard input" if path == "-" else path
+        if self._known is not None and self._known[1] != told:
+            why = f"another CPU than in {self._known[0]}: run it by itself"
+            raise MalformedInputError(name, why)
+        self._known = self._known or (name, told)
 
     def _read_path(self, path: str) -> str:
         name = "standard input" if path == "-" else path

@@ -270,7 +270,7 @@ BAD = {
     "empty": (["--from", "empty"], 3, "empty: empty"),
     "folder": (["--from", "folder"], 3, "folder: no captured host"),
     "tar": (["--from", "empty.tar"], 3, "empty.tar: neither a captured host nor a log is in it"),
-    "since": (["--since", "tuesday"], 2, "--since: 'tuesday' is no date"),
+    "since": (["--since", "tuesday"], 2, "--since: 'tuesday' is no date, stamp or span"),
     "observed": (
         ["--observed", "soon", "--memory", "1G"],
         2,
@@ -280,6 +280,16 @@ BAD = {
     "alone": (["--observed", "5s"], 2, "--observed: requires --memory"),
     "vcpus": (["--vcpus", "5"], 2, "--vcpus: requires --memory"),
 }
+
+
+def test_two_logs_of_different_cpus_are_refused(run: RunTool, tmp_path: Path) -> None:
+    for name, model in (("a", "0x8f"), ("b", "0xad")):
+        cpu = f"(family: 0x6, model: {model}, stepping: 0x1)"
+        (tmp_path / name).write_text(f"[    0.1] smpboot: CPU0: Intel(R) Xeon(R) {cpu}\n")
+    ran = run("triage", "--from", "a", "--from", "b", cwd=tmp_path)
+
+    assert ran.status == 3
+    assert ran.err == "tdxreclaim: b: another CPU than in a: run it by itself\n"
 
 
 @pytest.mark.parametrize("data", [bytes(range(256)) * 4, b"Once upon a time.\n"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 
 def epoch_seconds(value: object, unit: float | None = None) -> float | None:
@@ -76,18 +77,71 @@ def moment_of(when: str, near: float) -> float | None:
         return None
 
 
-def parse_since(text: str) -> float | None:
-    """Return ``--since`` in seconds since 1970 (UTC unless it has a zone); ``None`` if it is no date.
+class Since(NamedTuple):
+    """From when on lines are wanted: by the wall clock (seconds since 1970) or since boot."""
 
-    >>> parse_since("2026-06-24"), parse_since("2026-06-24 11:07:17"), parse_since("tuesday")
-    (1782259200.0, 1782299237.0, None)
+    moment: float | None = None
+    uptime: float | None = None
+
+
+_SPAN = re.compile(
+    r"(?P<count>\d{1,9}(?:\.\d{1,3})?) ?(?P<unit>s|sec|seconds?|m|min|minutes?|h|hours?|d|days?|w|weeks?)"
+    r"(?![a-z])[ ,]*"
+)
+
+
+_SPAN_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+_UPTIME = re.compile(r"\[? *(\d{1,12}\.\d{1,9})\]?")
+
+
+def parse_since(text: str, now: float | None = None) -> Since | None:
+    """Return what ``--since`` says; ``None`` if it is no time.
+
+    A date, a log's stamp as it stands there, or a span before *now* ("2h",
+    "1h30m", "2 days ago", "yesterday"); UTC unless it has a zone.
+
+    >>> parse_since("2026-06-24 11:07:17"), parse_since("2h", now=10000), parse_since("[ 261.26]")
+    (Since(moment=1782299237.0, uptime=None), Since(moment=2800.0, uptime=None), Since(moment=None, uptime=261.26))
+    >>> parse_since("tuesday") is None
+    True
     """
+    import time
+
+    text = text.strip()
+    now = time.time() if now is None else now
+    uptime = _UPTIME.fullmatch(text)
+    if uptime is not None:
+        return Since(uptime=float(uptime[1]))
+    moment = _of_date(text)
+    if moment is None:
+        moment = _before(text, now)
+    if moment is None:
+        moment = moment_of(text, now)
+    return None if moment is None else Since(moment=moment)
+
+
+def _of_date(text: str) -> float | None:
     import datetime as dt
 
     try:
-        parsed = dt.datetime.fromisoformat(text.strip())
+        parsed = dt.datetime.fromisoformat(text)
     except ValueError:
         return None
     if parsed.tzinfo is None:
         parsed = parsed.replace(tzinfo=dt.UTC)
     return parsed.timestamp()
+
+
+def _before(text: str, now: float) -> float | None:
+    midnight = now - now % _SPAN_SECONDS["d"]
+    named = {"now": now, "today": midnight, "yesterday": midnight - _SPAN_SECONDS["d"]}
+    if text in named:
+        return named[text]
+    span = text.removeprefix("-").removesuffix("ago").strip()
+    seconds, at = 0.0, 0
+    while match := _SPAN.match(span, at):
+        seconds += float(match["count"]) * _SPAN_SECONDS[match["unit"][0]]
+        at = match.end()
+    return now - seconds if at and at == len(span) else None

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Callable, Iterator
 
+    from tdxreclaim.facts.logs.clock import Since
     from tdxreclaim.facts.logs.stack import LogEvent
 
 CHUNK_BYTES = 1 << 18
@@ -50,7 +51,7 @@ class LogScanner:
     """Finds the kernel's lines in one log and hands each to its witness's sink, in order.
 
     ``open_sink`` gives each witness, by its name, a place to put its lines.
-    ``since`` (seconds since 1970) leaves out lines that say they are older;
+    ``since`` leaves out lines that say they are older;
     ``host`` all that name another host, or none.
     """
 
@@ -59,7 +60,7 @@ class LogScanner:
         path: str,
         open_sink: Callable[[str], Callable[[LogEvent], None]],
         *,
-        since: float | None = None,
+        since: Since | None = None,
         host: str | None = None,
     ) -> None:
         self._voices = Voices(path, open_sink, since, host)

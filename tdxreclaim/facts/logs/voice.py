@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.logs.boots import MOST_BOOTS, Boot, Boots
 from tdxreclaim.facts.logs.bringup import Bringup, LogReading
-from tdxreclaim.facts.logs.clock import moment_of
+from tdxreclaim.facts.logs.clock import Since, moment_of
 from tdxreclaim.facts.logs.line import Line, Speaker, Stamp
 from tdxreclaim.facts.logs.needles import begins
 from tdxreclaim.facts.logs.stack import LogEvent, Stacks
@@ -61,7 +61,7 @@ class Voice:
     """Takes the lines of one host in one dress; ``sink`` gets those that may matter."""
 
     def __init__(
-        self, path: str, dress: str, sink: Callable[[LogEvent], None], since: float | None
+        self, path: str, dress: str, sink: Callable[[LogEvent], None], since: Since | None
     ) -> None:
         self.path = path
         self.dress = dress
@@ -137,15 +137,17 @@ class Voice:
             yield f"boots after the {MOST_BOOTS}th: counted as that one"
 
     def _new_enough(self, stamp: Stamp) -> bool:
-        if self._since is None:
+        since = self._since
+        if since is None:
             return True
-        moment = stamp.moment
-        if moment is None and stamp.when:
-            moment = moment_of(stamp.when, self._since)
-        if moment is None:
+        if since.moment is None:
+            told, least = stamp.seconds, since.uptime
+        else:
+            told, least = stamp.moment, since.moment
+            if told is None and stamp.when:
+                told = moment_of(stamp.when, since.moment)
+        if told is None or least is None:
             self._undated += 1
             return True
-        if moment < self._since:
-            self._too_old += 1
-            return False
-        return True
+        self._too_old += told < least
+        return told >= least

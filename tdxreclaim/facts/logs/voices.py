@@ -11,6 +11,7 @@ from tdxreclaim.facts.logs.voice import Voice
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tdxreclaim.facts.logs.clock import Since
     from tdxreclaim.facts.logs.stack import LogEvent
 
 # Different hosts and dresses in one log; lines of more are counted and not used.
@@ -30,7 +31,7 @@ class Voices:
         self,
         path: str,
         open_sink: Callable[[str], Callable[[LogEvent], None]],
-        since: float | None,
+        since: Since | None,
         host: str | None,
     ) -> None:
         self.all: list[Voice] = []

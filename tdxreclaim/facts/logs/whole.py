@@ -26,7 +26,9 @@ def scan_text(text: str, *, host: str | None = None) -> tuple[ScannedLog, ...]:
     return scanner.finish()
 
 
-def choose_log(logs: tuple[ScannedLog, ...], name: str) -> ScannedLog | None:
+def choose_log(
+    logs: tuple[ScannedLog, ...], name: str, cure: str = "choose one with --host NAME"
+) -> ScannedLog | None:
     """Return the log that tells of the host, ``None`` if none does.
 
     Raises:
@@ -37,9 +39,7 @@ def choose_log(logs: tuple[ScannedLog, ...], name: str) -> ScannedLog | None:
     hosts = sorted({log.host for log in own if log.host})
     if len(hosts) > 1:
         shown = f"{', '.join(hosts[:_MOST_SHOWN])}{', ...' if len(hosts) > _MOST_SHOWN else ''}"
-        raise MalformedInputError(
-            name, f"lines of {len(hosts)} hosts: {shown}: choose one with --host NAME"
-        )
+        raise MalformedInputError(name, f"lines of {len(hosts)} hosts: {shown}: {cure}")
     return max(own, key=lambda log: (bool(log.host), log.kernel_lines), default=None)
 
 
@@ -50,7 +50,7 @@ def parse_kernel_log(text: str, *, name: str = "kernel log") -> LogReading:
         MalformedInputError: several hosts have lines in it.
 
     """
-    log = choose_log(scan_text(text), name)
+    log = choose_log(scan_text(text), name, "give the lines of one alone")
     return add_prose(LogReading() if log is None else log.reading, text)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tdxreclaim.facts.logs.clock import parse_since
 from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
 from tdxreclaim.facts.logs.scanner import LogScanner, scan_log
 
@@ -232,6 +233,39 @@ def test_a_guest_says_so_before_its_version() -> None:
     assert len(log.boots) == 2
     assert log.reading.guest is not None
     assert log.reading.release == (5, "6.12.0")
+
+
+@pytest.mark.parametrize(
+    ("since", "kept"),
+    [
+        ("2h", [3]),
+        ("1 day ago", [2, 3]),
+        ("yesterday", [2, 3]),
+        ("Jun 24 10:30:00", [3]),
+        ("@", None),
+        ("2 fortnights", None),
+    ],
+)
+def test_since_is_a_span_or_a_stamp(since: str, kept: list[int] | None) -> None:
+    now = 1782302400.0  # 2026-06-24 12:00 UTC
+    parsed = parse_since(since, now)
+    if kept is None:
+        assert parsed is None
+        return
+    events: list[LogEvent] = []
+    scanner = LogScanner("log", lambda _: events.append, since=parsed)
+    for stamp in ("Jun 22 09:00:00", "Jun 24 09:00:00", "Jun 24 11:00:00"):
+        scanner.feed(f"{stamp} h kernel: virt/tdx: module not loaded\n".encode())
+    scanner.finish()
+    assert [event.number for event in events] == kept
+
+
+def test_since_boot() -> None:
+    events: list[LogEvent] = []
+    scanner = LogScanner("log", lambda _: events.append, since=parse_since("[  100.0]"))
+    scanner.feed(f"{PLAIN}{LEAKED}".encode())
+    scanner.finish()
+    assert [event.number for event in events] == [2]
 
 
 CONSOLES = (
