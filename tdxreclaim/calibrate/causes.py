@@ -82,7 +82,7 @@ class Explanation:
     growth_ns: float
     """What each further vCPU or GiB adds; 0 of NOTHING."""
     clear_ns: float
-    clear_told: bool
+    clear_determined: bool
     """Whether the rows tell the clear; else it is the base's."""
     least: float
     """The least amount of the cause that was seen."""
@@ -140,15 +140,15 @@ def rest_ns(row: Row, base: Calibration) -> int:
 def _explain(cause: Cause, rows: Sequence[Timed], clear_ns: float) -> Explanation | None:
     """Solve for one cause; None: the rows do not tell its costs apart."""
     least = min(amount(cause, timed.row) for timed in rows)
-    told = len({timed.clears for timed in rows}) > 1
+    both_kinds = len({timed.clears for timed in rows}) > 1
     columns = [[1.0 for _ in rows]]
-    if told:
+    if both_kinds:
         columns.append([float(timed.clears) for timed in rows])
     if cause is not Cause.NOTHING:
         columns.append([amount(cause, timed.row) - least for timed in rows])
     # Relative errors of the whole time: what is known already weighs too.
     weights = [timed.pages / (timed.row.seconds * 1e9) for timed in rows]
-    wanted = [timed.page_ns - (0 if told else clear_ns * timed.clears) for timed in rows]
+    wanted = [timed.page_ns - (0 if both_kinds else clear_ns * timed.clears) for timed in rows]
     values = _least_squares([weigh(weights, column) for column in columns], weigh(weights, wanted))
     if values is None:
         return None
@@ -156,8 +156,8 @@ def _explain(cause: Cause, rows: Sequence[Timed], clear_ns: float) -> Explanatio
         cause=cause,
         page_ns=values[0],
         growth_ns=0.0 if cause is Cause.NOTHING else values[-1],
-        clear_ns=values[1] if told else clear_ns,
-        clear_told=told,
+        clear_ns=values[1] if both_kinds else clear_ns,
+        clear_determined=both_kinds,
         least=least,
         worst=0.0,
         rms=0.0,

@@ -181,6 +181,6 @@ def _points(
             costs = curves[Cause.VCPUS].costs
             points += [point(vcpus, costs[vcpus] * each) for vcpus in sorted(costs)]
         found[action] = tuple(points) or (point(1, best.page_ns * each),)
-    if best.clear_told:
+    if best.clear_determined:
         found[Action.CLEAR] = (point(1, best.clear_ns),)
     return found

@@ -144,7 +144,7 @@ def _undetermined(rows: Sequence[Timed], possible: Sequence[Explanation]) -> Ite
             f"whether {' or '.join(each.cause for each in possible)} makes a page dearer",
             "both grow together here: time two TDs of one size with different vCPUs",
         )
-    if not possible[0].clear_told:
+    if not possible[0].clear_determined:
         kind = "clear" if rows[0].clears else "do not clear"
         why = f"all of these {kind}: time one under a kernel of the other kind, or calibrate clear"
         yield Undetermined("the clear", why)

@@ -78,7 +78,7 @@ def parse_csv(text: str, what: str) -> tuple[Row, ...]:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not lines:
         raise MalformedInputError(what, "it is empty")
-    if len(lines) > MOST_ROWS:
+    if len(lines) > MOST_ROWS + 1:
         raise MalformedInputError(what, f"more than {MOST_ROWS} rows")
     try:
         names, *records = csv.reader(lines, strict=True, skipinitialspace=True)

@@ -447,12 +447,12 @@ def _each_line(text: str, before: int, seen: Callable[[int, int], None]) -> Iter
 
     *before* are the bytes of texts that were read before this one.
     """
-    at = told = 0
+    at = shown = 0
     while (end := text.find("\n", at)) >= 0:
         yield text[at:end]
         at = end + 1
-        if at - told > _TELL_EVERY:
-            told = at
+        if at - shown > _TELL_EVERY:
+            shown = at
             seen(before + at, before + len(text))
     if at < len(text):
         yield text[at:]

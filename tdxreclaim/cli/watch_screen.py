@@ -85,7 +85,7 @@ class Lines(_Paced):
     def __init__(self, pace: float, *, width: int, color: bool) -> None:
         super().__init__(pace)
         self._width, self._color = width, color
-        self._told: set[str] = set()
+        self._known: set[str] = set()
         self._advice = ""
 
     def show(self, watch: Watch, holders: tuple[str, ...]) -> None:
@@ -94,8 +94,8 @@ class Lines(_Paced):
 
         if not self._due(watch):
             return
-        if watch.followed.keys() - self._told:
-            self._told |= watch.followed.keys()
+        if watch.followed.keys() - self._known:
+            self._known |= watch.followed.keys()
             vms = text.render_vms(watch, width=self._width, color=self._color)
             emit(vms, color=self._color)
         emit(text.render_lines(watch))

@@ -125,7 +125,7 @@ def _cause(found: Explanation) -> dict[str, object]:
         "page_ns": round(found.page_ns, 1),
         "growth_ns": round(found.growth_ns, 3),
         "clear_ns": round(found.clear_ns, 1),
-        "clear_determined": found.clear_told,
+        "clear_determined": found.clear_determined,
         "worst_error": round(found.worst, 6),
     }
 

@@ -309,7 +309,7 @@ def _cause(found: Explanation, standing: str) -> tuple[str, ...]:
         found.cause,
         _us(found.page_ns),
         f"{growth}{unit}",
-        format_ns(round(found.clear_ns)) if found.clear_told else "as given",
+        format_ns(round(found.clear_ns)) if found.clear_determined else "as given",
         format_percent(found.worst),
         standing,
     )

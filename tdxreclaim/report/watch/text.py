@@ -71,8 +71,8 @@ def render_lines(watch: Watch) -> str:
 
 def _line(seconds: float, each: Followed) -> str:
     names = (" pages", "/s", " a page", " done", " left")
-    told = [f"{cell}{name}" for cell, name in zip(_cells(each)[2:], names, strict=True) if cell]
-    return f"{seconds:9.1f} s  {each.vm.name}  {', '.join(told)}  {each.watched.state}"
+    said = [f"{cell}{name}" for cell, name in zip(_cells(each)[2:], names, strict=True) if cell]
+    return f"{seconds:9.1f} s  {each.vm.name}  {', '.join(said)}  {each.watched.state}"
 
 
 def _cells(each: Followed) -> tuple[str, ...]:
