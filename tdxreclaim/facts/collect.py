@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.images.installed import InstalledKernels
     from tdxreclaim.facts.sources.tree import Tree
 
-MANIFEST = "tdxreclaim-capture.json"
-
-
 MANIFEST_SCHEMA = "tdxreclaim.capture/1"
 
 
@@ -409,7 +406,7 @@ def manifest(captured: HostCapture, *, version: str, date: str) -> str:
 def pack(captured: HostCapture, manifest_text: str) -> bytes:
     """Return the capture as a gzipped tar: the same bytes for the same texts."""
     out = io.BytesIO()
-    texts = {each.path: each.text for each in captured.taken} | {MANIFEST: manifest_text}
+    texts = {each.path: each.text for each in captured.taken} | {places.MANIFEST: manifest_text}
     with tarfile.TarFile(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path in sorted(texts):
             data = texts[path].encode("utf-8", "replace")

@@ -14,6 +14,8 @@ from tdxreclaim.facts.evidence import flat
 if TYPE_CHECKING:
     from collections import Counter
 
+    from tdxreclaim.facts.evidence import Gap
+
 # What the base and extended fields of CPUID.01H:EAX can hold.
 FAMILY_MAX = 0xF + 0xFF
 
@@ -163,13 +165,20 @@ class Words(NamedTuple):
 NO_WORDS = Words(frozenset(), complete=False)
 
 
+def same_cpu(one: CpuGroup, other: CpuGroup) -> bool:
+    """Whether two sources mean the same CPU; what one of them does not say is no contradiction."""
+    pairs = ((one.vendor, other.vendor), (one.family, other.family), (one.model, other.model))
+    return all(a is None or b is None or a == b for a, b in pairs)
+
+
 @dataclass(frozen=True, kw_only=True)
 class CpuReading:
     """What one text says about the processors.
 
     ``architecture`` is ``x86``, another architecture's name, or ``None``.
     ``hypervisor`` and ``movdir64b`` are what the text says apart from the
-    flags.  ``notes`` says what in the text was not believed.
+    flags.  ``notes`` says what in the text was not believed, ``gaps`` what of
+    it was not understood.
     """
 
     architecture: str | None
@@ -179,6 +188,7 @@ class CpuReading:
     hypervisor: bool | None = None
     movdir64b: bool | None = None
     notes: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
 
 def count_groups(groups: Counter[CpuGroup]) -> tuple[CpuGroup, ...]:
@@ -194,3 +204,15 @@ def parse_number(text: str | None, largest: int) -> int | None:
     # Longer than any value we take: not worth converting.
     number = int(text) if len(text) < len(str(largest)) + 2 else largest + 1
     return number if number <= largest else None
+
+
+def longest_line(text: str) -> int:
+    r"""Return the length of the longest line.
+
+    >>> longest_line("a\nbcd")
+    3
+    """
+    longest = at = 0
+    while (end := text.find("\n", at)) >= 0:
+        longest, at = max(longest, end - at), end + 1
+    return max(longest, len(text) - at)

@@ -38,6 +38,76 @@ class Fact(NamedTuple, Generic[T]):
     evidence: Evidence
 
 
+class Part(StrEnum):
+    """What a gap leaves open."""
+
+    IDENTITY = "identity"
+    KERNEL = "kernel"
+    STATE = "tdx"
+    LOG = "log"
+
+
+class Gap(NamedTuple):
+    """Something that was not read or not understood: where, and why."""
+
+    place: str
+    why: str
+    part: Part = Part.IDENTITY
+
+
+class Coverage(NamedTuple):
+    """How much of the evidence was understood."""
+
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether the evidence of the CPU's identity has no gap."""
+        return not self.of(Part.IDENTITY)
+
+    def of(self, part: Part) -> tuple[Gap, ...]:
+        """Return the gaps of one part."""
+        return tuple(gap for gap in self.gaps if gap.part is part)
+
+
+WHOLE = Coverage()
+
+
+_MOST_GAPS = 8
+
+
+class GapList:
+    """Gaps of one text, by line; what follows each other for one reason is one gap."""
+
+    def __init__(self, part: Part = Part.IDENTITY) -> None:
+        self._part = part
+        self._found: list[tuple[int, int, str]] = []
+        self._more = 0
+
+    def add(self, line: int, why: str) -> None:
+        """Note a gap in *line*, from 1; 0 is the text as a whole."""
+        if self._found and self._found[-1][2] == why and line and self._found[-1][1] == line - 1:
+            self._found[-1] = (self._found[-1][0], line, why)
+        elif len(self._found) < _MOST_GAPS:
+            self._found.append((line, line, why))
+        else:
+            self._more += 1
+
+    @property
+    def found(self) -> tuple[Gap, ...]:
+        """The gaps; the place is ``line 12``, ``lines 12 to 30`` or empty."""
+        gaps = [Gap(_lines(first, last), why, self._part) for first, last, why in self._found]
+        if self._more:
+            gaps.append(Gap("", f"and {self._more} more", self._part))
+        return tuple(gaps)
+
+
+def _lines(first: int, last: int) -> str:
+    if not first:
+        return ""
+    return f"line {first}" if first == last else f"lines {first} to {last}"
+
+
 ABSENT = "absent"
 
 

@@ -6,7 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.cpu import NO_WORDS, CpuGroup
-from tdxreclaim.facts.evidence import NOT_GIVEN, NOT_KNOWN_OF_FAKED, Evidence, Fact, Origin
+from tdxreclaim.facts.evidence import (
+    NOT_GIVEN,
+    NOT_KNOWN_OF_FAKED,
+    Coverage,
+    Evidence,
+    Fact,
+    Origin,
+    Part,
+)
 from tdxreclaim.facts.host import HostFacts
 from tdxreclaim.facts.images.parts import fits
 from tdxreclaim.facts.kernel import Symbol
@@ -93,6 +101,9 @@ def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
         pw_mce=Fact(None, gone),
         log_kexec=Fact(None, gone),
         witnesses=(),
+        coverage=Coverage(
+            tuple(gap for gap in facts.coverage.gaps if gap.part is not Part.IDENTITY)
+        ),
         bugs=NO_WORDS,
     )
 

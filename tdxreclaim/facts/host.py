@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts import places
 from tdxreclaim.facts.cpu import NO_WORDS, Words
-from tdxreclaim.facts.evidence import ABSENT, Evidence, Fact, printable
-from tdxreclaim.facts.identity import Identity, read_identity, read_witnesses
+from tdxreclaim.facts.evidence import ABSENT, WHOLE, Coverage, Evidence, Fact, Gap, Part, printable
+from tdxreclaim.facts.identity import Identity, completed, read_identity, read_witnesses
 from tdxreclaim.facts.identity import cross_check as ask_witness
 from tdxreclaim.facts.kernel import Symbol, parse_capacity, parse_switch, parse_symbols
 from tdxreclaim.facts.reader import Reader
 from tdxreclaim.facts.sources.live import PyCpuinfo, read_py_cpuinfo
-from tdxreclaim.tables.cpus import OTHER_VENDORS
+from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm
+from tdxreclaim.tables.errata import errata_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.cpu import CpuGroup
     from tdxreclaim.facts.images.installed import InstalledKernels
     from tdxreclaim.facts.images.parts import Images, KernelFiles
-    from tdxreclaim.facts.logs.bringup import LogReading
+    from tdxreclaim.facts.logs.bringup import LogLine, LogReading
     from tdxreclaim.facts.sources.base import Source
 
 
@@ -34,6 +35,7 @@ class HostFacts:
     architecture is not x86.  ``architecture`` is ``x86``, another one's name,
     or ``None``.  ``witnesses`` are processors that other sources
     name: py-cpuinfo when asked, a capture's lscpu and kernel log.
+    ``coverage`` is how much of the evidence was read and understood.
     ``bugs`` are the words of that line.  ``notes`` is what else a reader of the answer should know
     was seen.  ``images`` are parts of the kernel that were read as files, ``newest`` those of the
     newest kernel that is installed, if it does not run.  ``livepatches`` counts the loaded ones.
@@ -63,6 +65,7 @@ class HostFacts:
     images: Images | None = None
     newest: Images | None = None
     livepatches: int = 0
+    coverage: Coverage = WHOLE
 
 
 def read_host(
@@ -94,33 +97,17 @@ def read_host(
     asked = (ask_witness(ask_py_cpuinfo),) if cross_check else ()
     reader.wanted = _may_be_tdx_host(identity, asked)
     said = reader.log()
+    witnesses = asked + read_witnesses(reader, identity)
     release = reader.release()
-    pw_mce = identity.word("bugs", "tdx_pw_mce")
-    if not pw_mce.value and (said.kexec or said.check):
-        # Nothing but a kernel that has set the flag prints these.
-        pw_mce = reader.log_fact(yes=said.check or said.kexec)
-    hypervisor = identity.hypervisor
-    if hypervisor.value is None and (said.hypervisor or said.guest):
-        hypervisor = reader.log_fact(yes=said.hypervisor)
-    tdx_guest = identity.word("flags", "tdx_guest")
-    if tdx_guest.value is None and said.guest:
-        tdx_guest = reader.log_fact(yes=said.guest)
-    skipped = not symbols
-    listed = (
-        reader.unread(places.KALLSYMS) if skipped else reader.fact(places.KALLSYMS, parse_symbols)
-    )
-    files, about_files = (
-        (None, ()) if skipped else _kernel_files(reader, release.value, listed, installed)
-    )
-    return HostFacts(
+    facts = HostFacts(
         identity=identity.evidence,
         architecture=identity.reading.architecture,
-        groups=identity.reading.groups,
-        hypervisor=hypervisor,
-        tdx_guest=tdx_guest,
+        groups=completed(identity.reading.groups, witnesses),
+        hypervisor=_or_log(reader, identity.hypervisor, said.hypervisor or said.guest),
+        tdx_guest=_or_log(reader, identity.word("flags", "tdx_guest"), said.guest),
         tdx_host_platform=identity.word("flags", "tdx_host_platform"),
         movdir64b=identity.movdir64b,
-        pw_mce=pw_mce,
+        pw_mce=_pw_mce(reader, identity),
         kvm_parameter=reader.fact(places.KVM_PARAMETER, parse_switch),
         key_ids=reader.fact(places.MISC_CAPACITY, parse_capacity),
         module_version=reader.fact(places.MODULE_VERSION, lambda text: printable(text) or None),
@@ -129,15 +116,98 @@ def read_host(
         log_ready=reader.log_fact(yes=said.ready, no=said.failed or said.refused),
         log_kexec=reader.log_fact(yes=said.kexec),
         release=release,
-        symbols=listed,
-        config=reader.config(None if skipped else release.value),
-        witnesses=asked + (read_witnesses(reader, identity) if reader.wanted else ()),
-        notes=_notes(reader, identity, said) + about_files,
+        symbols=reader.unread(places.KALLSYMS),
+        config=reader.unread(places.CONFIG.format(release="*")),
+        witnesses=witnesses,
+        notes=_notes(reader, identity, said),
         bugs=identity.reading.bugs,
-        images=files.running if files else None,
-        newest=files.newest if files else None,
-        livepatches=files.livepatches if files else 0,
     )
+    kernel: dict[str, Any] = {}
+    if symbols and not _off(facts):
+        kernel = _kernel(reader, release.value, facts.notes, installed)
+    if not _affected(facts):
+        # Only "must clear" needs no more than was seen.
+        reader.gaps += [*source.survey(), *_left_out(reader)]
+    return replace(facts, coverage=Coverage(tuple(dict.fromkeys(reader.gaps))), **kernel)
+
+
+def _or_log(reader: Reader, fact: Fact[bool], line: LogLine | None) -> Fact[bool]:
+    return reader.log_fact(yes=line) if fact.value is None and line else fact
+
+
+def _pw_mce(reader: Reader, identity: Identity) -> Fact[bool]:
+    """Return whether the kernel has set tdx_pw_mce, by the flag or by what only it prints."""
+    fact = identity.word("bugs", "tdx_pw_mce")
+    if fact.value:
+        return fact
+    for label, log in ((reader.log_label, reader.log()), *reader.other_logs):
+        line = log.check or log.kexec or log.flagged
+        if line is not None:
+            place = f"{label}:{line.number}"
+            return Fact(True, Evidence(place, printable(line.text), reader.source.origin))
+    return fact
+
+
+def _off(facts: HostFacts) -> bool:
+    """Whether TDX is off, so that nothing depends on what the kernel would do."""
+    active = (
+        *(facts.kvm_parameter, facts.key_ids, facts.module_version),
+        *(facts.log_enabled, facts.log_ready, facts.pw_mce),
+    )
+    return facts.tdx_host_platform.value is False and not any(fact.value for fact in active)
+
+
+def _affected(facts: HostFacts) -> bool:
+    if facts.hypervisor.value or facts.tdx_guest.value:
+        return False
+    named = facts.groups + tuple(fact.value for fact in facts.witnesses if fact.value)
+    return bool(facts.pw_mce.value) or any(
+        errata_of(Vfm(each.vendor or INTEL, each.family, each.model))
+        for each in named
+        if each.family is not None and each.model is not None
+    )
+
+
+def _left_out(reader: Reader) -> list[Gap]:
+    """Return what a capture says itself that it could not take."""
+    import json
+
+    if reader.is_live:
+        return []
+    text, _ = reader.text(places.MANIFEST)
+    try:
+        left_out = json.loads(text[:_LONGEST_MANIFEST])["left_out"] if text else []
+        return [
+            Gap(printable(each["path"]), printable(each["why"]), places.part_of(each["path"]))
+            for each in left_out[:_MOST_LEFT_OUT]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return [Gap(reader.source.label(places.MANIFEST), "not understood", Part.KERNEL)]
+
+
+_LONGEST_MANIFEST = 1 << 20
+
+
+_MOST_LEFT_OUT = 64
+
+
+def _kernel(
+    reader: Reader,
+    release: str | None,
+    notes: tuple[Evidence, ...],
+    installed: Callable[[], InstalledKernels] | None,
+) -> dict[str, Any]:
+    """Return what tells which code the kernel has: symbols, configuration, its files."""
+    listed = reader.fact(places.KALLSYMS, parse_symbols)
+    files, about_files = _kernel_files(reader, release, listed, installed)
+    return {
+        "symbols": listed,
+        "config": reader.config(release),
+        "notes": notes + about_files,
+        "images": files.running if files else None,
+        "newest": files.newest if files else None,
+        "livepatches": files.livepatches if files else 0,
+    }
 
 
 def _kernel_files(

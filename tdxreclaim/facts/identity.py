@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
@@ -15,9 +15,11 @@ from tdxreclaim.facts.cpu import (
     CpuReading,
     Words,
     parse_number,
+    same_cpu,
 )
-from tdxreclaim.facts.evidence import ABSENT, Evidence, Fact, Origin, not_readable
+from tdxreclaim.facts.evidence import ABSENT, Evidence, Fact, Gap, Origin, not_readable
 from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
+from tdxreclaim.tables.cpus import OTHER_VENDORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +35,7 @@ class Identity(NamedTuple):
     evidence: Evidence
     path: str
     notes: tuple[Evidence, ...] = ()
+    witnesses: tuple[Fact[CpuGroup], ...] = ()
 
     def word(self, line: str, word: str) -> Fact[bool]:
         """Return whether *word* is said of the host in its ``flags`` or ``bugs``."""
@@ -73,7 +76,9 @@ class Identity(NamedTuple):
 
 
 def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Identity:
-    """Return the census from the best file that has one.
+    """Return the census from the best file that has one; the other files are witnesses.
+
+    What stands in any of them and was not understood is a gap.
 
     Raises:
         HostReadError, MalformedInputError: there is something that should
@@ -82,25 +87,41 @@ def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Id
     """
     failure: TdxReclaimError | None = None
     notes: list[Evidence] = []
-    for path, parse in _parsers():
+    readings: list[tuple[str, CpuReading]] = []
+    for path, parse in _parsers()[: 1 if reader.is_live else None]:
+        label = reader.source.label(path)
         try:
             text = reader.source.read(path)
             if text is None:
                 continue
             reading = parse(text)
         except (HostReadError, MalformedInputError) as error:
-            failure = failure or type(error)(reader.source.label(path), error.why)
+            failure = failure or type(error)(label, error.why)
             notes.append(reader.evidence(path, not_readable(error.why)))
+            reader.note(path, error.why)
             continue
-        return Identity(reading, reader.evidence(path, describe(reading)), path, tuple(notes))
+        readings.append((path, reading))
+        kinds = {(each.vendor, each.family, each.model) for each in reading.groups}
+        if len(kinds) > 1:
+            why = f"names {len(kinds)} kinds of CPU: several captures in one text?"
+            reader.gaps.append(Gap(label, why))
+        reader.gaps += [
+            gap._replace(place=f"{label}, {gap.place}" if gap.place else label)
+            for gap in reading.gaps
+        ]
+    if readings:
+        path, reading = readings[0]
+        evidence = reader.evidence(path, describe(reading))
+        witnesses = _named(reader, readings[1:])
+        return Identity(reading, evidence, path, tuple(notes), witnesses)
     if reader.is_live:
-        return _by_py_cpuinfo(ask_py_cpuinfo)._replace(notes=tuple(notes))
-    log = reader.log()
-    if log.group is not None and log.cpu is not None:
-        reading = CpuReading(architecture="x86", groups=(log.group.sized(1),))
-        return Identity(reading, reader.log_line(log.cpu), reader.log_path, tuple(notes))
+        return _by_py_cpuinfo(reader, ask_py_cpuinfo)._replace(notes=tuple(notes))
+    by_log = _by_log(reader)
+    if by_log is not None:
+        return by_log._replace(notes=tuple(notes))
     if failure is not None:
         raise failure
+    log = reader.log()
     if log.architecture is not None and not log.has_x86:
         reading = CpuReading(architecture=log.architecture_name)
         return Identity(reading, reader.log_line(log.architecture), reader.log_path)
@@ -109,6 +130,10 @@ def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Id
         line, group = log.told
         reading = CpuReading(architecture="x86", groups=(group,))
         return Identity(reading, reader.log_line(line), reader.log_path)
+    if not log.hypervisor and not log.guest:
+        # Of a guest the CPU does not matter.
+        why = "nothing names the processors"
+        reader.gaps.append(Gap(reader.source.label(places.CPUINFO), why))
     nothing = CpuReading(architecture=None)
     return Identity(nothing, reader.evidence(places.CPUINFO, ABSENT), places.CPUINFO)
 
@@ -122,14 +147,40 @@ def _has_erratum(group: CpuGroup) -> bool:
     return bool(errata_of(Vfm(group.vendor, group.family, group.model)))
 
 
-def _by_py_cpuinfo(ask: Callable[[], PyCpuinfo]) -> Identity:
+def _named(reader: Reader, readings: list[tuple[str, CpuReading]]) -> tuple[Fact[CpuGroup], ...]:
+    return tuple(
+        Fact(group, reader.evidence(path, group.describe()))
+        for path, reading in readings
+        for group in reading.groups
+    )
+
+
+def _by_log(reader: Reader) -> Identity | None:
+    log = reader.log()
+    if log.group is None or log.cpu is None:
+        return None
+    if not log.whole and log.group.vendor not in OTHER_VENDORS:
+        why = "no whole boot: its Linux version line and its one CPU0 line, with nothing cut out"
+        reader.gaps.append(Gap(reader.source.label(reader.log_path), why))
+    reading = CpuReading(architecture="x86", groups=(log.group.sized(1),))
+    return Identity(reading, reader.log_line(log.cpu), reader.log_path)
+
+
+def _by_py_cpuinfo(reader: Reader, ask: Callable[[], PyCpuinfo]) -> Identity:
+    gap = Gap(
+        reader.source.label(places.CPUINFO), "cannot be used, so not every processor was seen"
+    )
     try:
         found = ask()
     except HostReadError as error:
+        reader.gaps.append(gap)
         evidence = Evidence(error.what, not_readable(error.why), Origin.LIVE)
         return Identity(CpuReading(architecture=None), evidence, places.CPUINFO)
     architecture = found.text("arch")
+    if architecture is None:
+        reader.gaps.append(gap)
     if architecture in ("X86_32", "X86_64"):
+        reader.gaps.append(gap)
         flags = Words(found.words("flags"), complete=False)
         reading = CpuReading(architecture="x86", groups=(_group_of(found),), flags=flags)
     else:
@@ -139,20 +190,56 @@ def _by_py_cpuinfo(ask: Callable[[], PyCpuinfo]) -> Identity:
 
 
 def read_witnesses(reader: Reader, identity: Identity) -> tuple[Fact[CpuGroup], ...]:
-    """Return the processors that a capture, or any kernel log, names beside its identity."""
-    found: list[Fact[CpuGroup]] = []
-    if not reader.is_live and identity.path == places.CPUINFO:
-        for path in (places.LSCPU, places.CPUID):
-            text, _ = reader.text(path)
-            # Of a witness that cannot be understood nothing is taken.
-            with contextlib.suppress(MalformedInputError):
-                groups = () if text is None else dict(_parsers())[path](text).groups
-                found += [Fact(group, reader.evidence(path, group.describe())) for group in groups]
-    log = reader.log()
-    if log.group is not None and log.cpu is not None and identity.path not in places.KERNEL_LOGS:
-        found.append(Fact(log.group, reader.log_line(log.cpu)))
-    found += [Fact(group, reader.log_line(line)) for line, group in log.earlier]
+    """Return the processors that are named beside the identity, by files and kernel logs.
+
+    One that is another than the identity's is a gap: it is not about one host.
+    """
+    found = list(identity.witnesses)
+    for label, log in ((reader.log_label, reader.log()), *reader.other_logs):
+        named = {
+            group: line
+            for line, group in (*log.earlier, *log.cpus, *((log.told,) if log.told else ()))
+        }
+        if log.cpu is not None and log.group is not None:
+            named[log.group] = log.cpu
+        found += [
+            Fact(group, Evidence(f"{label}:{line.number}", line.text, reader.source.origin))
+            for group, line in named.items()
+            if identity.evidence.path != f"{label}:{line.number}"
+        ]
+    for group, evidence in found:
+        _weigh(reader, identity, group, evidence)
     return tuple(found)
+
+
+def _weigh(reader: Reader, identity: Identity, group: CpuGroup | None, evidence: Evidence) -> None:
+    if group is None:
+        return
+    groups = identity.reading.groups
+    architecture = identity.reading.architecture
+    if architecture is None and not groups and reader.gaps:
+        return  # nothing is named that it could contradict
+    if architecture not in (None, "x86") or not any(same_cpu(group, each) for each in groups):
+        why = f"names {group.describe()}, and {identity.evidence.path} does not"
+        reader.gaps.append(Gap(evidence.path, why))
+    elif group.family is None or group.model is None:
+        reader.gaps.append(Gap(evidence.path, f"names no whole CPU ({group.describe()})"))
+
+
+def completed(
+    groups: tuple[CpuGroup, ...], witnesses: tuple[Fact[CpuGroup], ...]
+) -> tuple[CpuGroup, ...]:
+    """Return the groups, what one of them does not say taken from a witness of that CPU."""
+    whole = [fact.value for fact in witnesses if fact.value and fact.value.identified]
+
+    def complete(group: CpuGroup) -> CpuGroup:
+        matching = [each for each in whole if not group.identified and same_cpu(group, each)]
+        if not matching:
+            return group
+        named = matching[0]
+        return replace(group, vendor=named.vendor, family=named.family, model=named.model)
+
+    return tuple(map(complete, groups))
 
 
 def cross_check(ask: Callable[[], PyCpuinfo]) -> Fact[CpuGroup]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from tdxreclaim.facts.evidence import Part
+
 CPUINFO = "proc/cpuinfo"
 LSCPU = "sos_commands/processor/lscpu"
 LSCPU_JSON = "lscpu.json"
 CPUID = "sos_commands/processor/cpuid_-r"
+IDENTITY = (CPUINFO, LSCPU, LSCPU_JSON, CPUID)
 KERNEL_LOGS = ("sos_commands/kernel/dmesg", "sos_commands/kernel/dmesg_-T", "var/log/dmesg")
 RELEASES = ("proc/sys/kernel/osrelease", "proc/version", "sos_commands/kernel/uname_-a")
 KALLSYMS = "proc/kallsyms"
@@ -15,6 +18,7 @@ MODULE_VERSION = "sys/devices/faux/tdx_host/version"
 CONFIG = "boot/config-{release}"
 # What a capture keeps of the kernel's files.
 KERNEL_FILES = "tdxreclaim-kernel.json"
+MANIFEST = "tdxreclaim-capture.json"
 
 
 # Every file of a captured host that is ever looked at (and CONFIG).
@@ -31,5 +35,15 @@ WANTED = frozenset(
         MISC_CAPACITY,
         MODULE_VERSION,
         KERNEL_FILES,
+        MANIFEST,
     )
 )
+
+
+def part_of(path: str) -> Part:
+    """Return what is left open where *path* cannot be read."""
+    if path in IDENTITY:
+        return Part.IDENTITY
+    if path in KERNEL_LOGS or path == "dev/kmsg":
+        return Part.LOG
+    return Part.STATE if path in (KVM_PARAMETER, MISC_CAPACITY, MODULE_VERSION) else Part.KERNEL

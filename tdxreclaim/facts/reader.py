@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, TypeVar
 
 from tdxreclaim.errors import HostReadError
@@ -11,6 +12,7 @@ from tdxreclaim.facts.evidence import (
     NOT_NEEDED,
     Evidence,
     Fact,
+    Gap,
     Origin,
     not_readable,
     printable,
@@ -37,6 +39,8 @@ class Reader:
     def __init__(self, source: Source, log: tuple[str, LogReading] | None = None) -> None:
         self.source = source
         self.wanted = True
+        self.gaps: list[Gap] = []
+        self.other_logs: list[tuple[str, LogReading]] = []
         self.log_path = KERNEL_LOG if self.is_live else places.KERNEL_LOGS[0]
         self._log: LogReading | None = None
         self._log_label: str | None = None
@@ -54,6 +58,12 @@ class Reader:
         """Return what was *observed* at *path*."""
         return Evidence(self.source.label(path), printable(observed), self.source.origin)
 
+    def note(self, path: str, why: str) -> None:
+        """Note that what stands at *path* was not read, or not understood."""
+        gap = Gap(self.source.label(path), printable(why), places.part_of(path))
+        if gap not in self.gaps:
+            self.gaps.append(gap)
+
     def unread(self, path: str) -> Fact[T]:
         """Return the fact that *path* was not looked at."""
         return Fact(None, self.evidence(path, NOT_NEEDED))
@@ -63,6 +73,7 @@ class Reader:
         try:
             text = self.source.read(path)
         except HostReadError as error:
+            self.note(path, error.why)
             return None, self.evidence(path, not_readable(error.why))
         return text, self.evidence(path, ABSENT if text is None else "")
 
@@ -75,6 +86,7 @@ class Reader:
             return Fact(None, evidence)
         value = parse(text)
         if value is None:
+            self.note(path, "not understood")
             return Fact(None, self.evidence(path, f"not understood: {text[:60]!r}"))
         return Fact(value, self.evidence(path, _observed(value, text)))
 
@@ -103,25 +115,41 @@ class Reader:
         return self.fact(places.CONFIG.format(release=release), parse_config)
 
     def log(self) -> LogReading:
-        """Return the kernel log's reading, an empty one where there is no log."""
+        """Return the kernel log's reading, an empty one where there is no log.
+
+        Of several the first is the host's; what the others tell of the CPU is kept too.
+        """
         if self._log is None:
             from tdxreclaim.facts.logs.bringup import LogReading
-            from tdxreclaim.facts.logs.whole import parse_kernel_log
 
             self._log = LogReading()
-            if not self.wanted:
+            if self.is_live and not self.wanted:
                 self._log_evidence = self.evidence(self.log_path, NOT_NEEDED)
                 return self._log
+            found = False
             for path in (KERNEL_LOG,) if self.is_live else places.KERNEL_LOGS:
                 text, evidence = self.text(path)
                 # One that cannot be read tells more than the next one's absence.
                 last = self._log_evidence
-                if text is not None or last is None or last.observed == ABSENT:
+                if not found and (text is not None or last is None or last.observed == ABSENT):
                     self.log_path, self._log_evidence = path, evidence
-                if text is not None:
-                    self._log = parse_kernel_log(text, name=evidence.path)
-                    break
+                if text is None:
+                    continue
+                reading = self._parse_log(path, text)
+                if found:
+                    self.other_logs.append((evidence.path, reading))
+                else:
+                    self._log, found = reading, True
         return self._log
+
+    def _parse_log(self, path: str, text: str) -> LogReading:
+        from tdxreclaim.facts.logs.whole import parse_kernel_log
+
+        mangled = sum(1 for line in _CPU_LINE.finditer(text) if not line["whole"])
+        if mangled:
+            why = f"{mangled} lines name a CPU and cannot be read"
+            self.gaps.append(Gap(self.source.label(path), why))
+        return parse_kernel_log(text, name=self.source.label(path))
 
     def log_fact(self, *, yes: LogLine | None, no: LogLine | None = None) -> Fact[bool]:
         """Return what the log says, its later line being the state; of none, why there is none."""
@@ -134,10 +162,22 @@ class Reader:
             evidence = evidence._replace(observed=f"no such line (boots in it: {boots})")
         return Fact(None, evidence)
 
+    @property
+    def log_label(self) -> str:
+        """The name that evidence shows for the log."""
+        return self._log_label or self.source.label(self.log_path)
+
     def log_line(self, line: LogLine) -> Evidence:
         """Return a line of the log as evidence."""
-        label = self._log_label or self.source.label(self.log_path)
-        return Evidence(f"{label}:{line.number}", printable(line.text), self.source.origin)
+        return Evidence(f"{self.log_label}:{line.number}", printable(line.text), self.source.origin)
+
+
+# The line with which the kernel names its processor, also where it was broken.
+_CPU_LINE = re.compile(
+    r"(?:smpboot: CPU0: (?!Thermal|Hyper)|CPU0: (?=[^\n]{0,200}famil))[^\n]{0,200}?"
+    r"(?:(?P<whole>\(family: 0x[0-9a-f]+, model: 0x[0-9a-f]+(?:, stepping: 0x[0-9a-f]+)?\))|$)",
+    re.MULTILINE | re.IGNORECASE,
+)
 
 
 def _observed(value: object, text: str) -> str:
@@ -147,9 +187,7 @@ def _observed(value: object, text: str) -> str:
             return "CONFIG_INTEL_TDX_HOST=y" if value else "CONFIG_INTEL_TDX_HOST is not set"
         case tuple():
             return ", ".join(map(str, value)) or "no TDX reclaim function"
-        case 0:
-            return "no tdx line"
         case int() if not isinstance(value, bool):
-            return f"tdx {value}"
+            return f"tdx {value}" if value else "no tdx line"
         case _:
             return text.strip()

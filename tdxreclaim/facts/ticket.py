@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, NotReadError, TdxReclaimError
 from tdxreclaim.facts import host, places
-from tdxreclaim.facts.evidence import Evidence, Origin
+from tdxreclaim.facts.evidence import Evidence, Gap, Origin
 from tdxreclaim.facts.images.installed import InstalledKernels
 from tdxreclaim.facts.logs.bringup import LogReading
 from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
@@ -116,6 +116,10 @@ class _Together:
             return source.label(path)
         return path
 
+    def survey(self) -> tuple[Gap, ...]:
+        """Read all of them to their end; see `Source.survey`."""
+        return tuple(gap for source in self._sources for gap in source.survey())
+
     def close(self) -> None:
         """Close them all."""
         for source in self._sources:
@@ -139,6 +143,9 @@ class _Kept:
 
     def label(self, path: str) -> str:
         return path
+
+    def survey(self) -> tuple[Gap, ...]:
+        return ()
 
     def close(self) -> None:
         pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from tdxreclaim.facts.evidence import WHOLE, Part
 from tdxreclaim.policy.model import (
     HostFinding,
     HostState,
@@ -14,6 +15,7 @@ from tdxreclaim.policy.model import (
 from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, KERNELS, RUNS_TDS, Clearing, Kexec
 
 if TYPE_CHECKING:
+    from tdxreclaim.facts.evidence import Coverage, Gap
     from tdxreclaim.tables.errata import Erratum
 
 _SKIPPING = next(row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM)
@@ -32,9 +34,30 @@ _SAVING = (
 
 
 def judge_posture(
-    verdict: Verdict, host: HostFinding, kernel: KernelFinding
+    verdict: Verdict, host: HostFinding, kernel: KernelFinding, coverage: Coverage = WHOLE
 ) -> tuple[Posture, str]:
-    """Return what follows from verdict, TDX state and kernel, in a word and a sentence."""
+    """Return what follows from verdict, TDX state and kernel, in a word and a sentence.
+
+    What could not be read, and would outrank what was, makes it unknown.
+    """
+    posture, because = _posture(verdict, host, kernel)
+    if posture in (Posture.NOT_APPLICABLE, Posture.AT_RISK, Posture.UNKNOWN):
+        return posture, because
+    unread = _unread(host, kernel, coverage)
+    if unread:
+        return Posture.UNKNOWN, f"{unread[0].place} was not read ({unread[0].why})"
+    return posture, because
+
+
+def _unread(host: HostFinding, kernel: KernelFinding, coverage: Coverage) -> tuple[Gap, ...]:
+    """Return the gaps that leave open what the posture rests on."""
+    state = () if host.state is HostState.INITIALIZED else coverage.of(Part.STATE)
+    told = kernel.rule.startswith(("symbols-", "image-", "config-"))
+    idle = host.state is HostState.OFF
+    return state + (() if told or idle else coverage.of(Part.KERNEL))
+
+
+def _posture(verdict: Verdict, host: HostFinding, kernel: KernelFinding) -> tuple[Posture, str]:
     match verdict:
         case Verdict.NOT_APPLICABLE:
             return Posture.NOT_APPLICABLE, "there are no TDX pages to reclaim here"
@@ -175,6 +198,10 @@ def _unknown_advice(
             "cpu-unlisted": (
                 "give the host's whole /proc/cpuinfo or a sosreport (--from), whose flags and "
                 "bugs settle it"
+            ),
+            "evidence-incomplete": (
+                "capture the host again (tdxreclaim capture, or cat /proc/cpuinfo > cpuinfo.txt) "
+                "and give that alone"
             ),
             "vendors-differ": "take the capture again: one machine has one vendor",
         }.get(rule, "give /proc/cpuinfo or a sosreport of the host (--from)")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from tdxreclaim.facts.evidence import Part
 from tdxreclaim.policy.advise import advise, judge_posture
 from tdxreclaim.policy.kernel import judge_kernel, judge_kexec
 from tdxreclaim.policy.model import (
@@ -99,6 +100,8 @@ def _no_guest(case: _Case) -> str:
 def _erratum_rule(erratum: Erratum) -> _Rule:
     def test(case: _Case) -> Outcome:
         affected = [p for p in case.silicon.processors if erratum in p.errata]
+        if affected and in_guest(case.facts):
+            return passes("a guest's CPU is what the hypervisor shows of it")
         if not affected:
             return passes(f"no processor is in the list of {erratum.id}")
         names = ", ".join(
@@ -121,7 +124,7 @@ def _cpu_unknown(case: _Case) -> Outcome:
     vague = case.with_rule("cpu-incomplete")
     if vague:
         return fires(f"not every processor is known: {vague[0].because}", _identity(case))
-    if not case.silicon.processors:
+    if not case.silicon.processors and case.silicon.rule != "not-x86":
         return fires(case.silicon.because, _identity(case))
     return passes("every processor says what it is")
 
@@ -183,6 +186,18 @@ def _cpu_unlisted(case: _Case) -> Outcome:
     return passes("every processor is listed, or settled by the kernel's own list")
 
 
+def _incomplete(case: _Case) -> Outcome:
+    gaps = case.facts.coverage.of(Part.IDENTITY)
+    if not gaps:
+        return passes("the evidence of the CPU's identity is whole")
+    first = gaps[0]
+    more = f", and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+    return fires(
+        f"the evidence of the CPU's identity is not whole: {first.place}: {first.why}{more}",
+        _identity(case),
+    )
+
+
 def _closed_list(case: _Case) -> Outcome:
     settled = case.with_rule("kernel-closed-list")
     if settled:
@@ -216,12 +231,33 @@ _AFTER_ERRATA: tuple[_Rule, ...] = (
     ("no-movdir64b", _no_movdir64b, Verdict.NOT_APPLICABLE),
     ("no-tdx-sign", _no_tdx_sign, Verdict.NOT_APPLICABLE),
     ("cpu-unlisted", _cpu_unlisted, Verdict.UNDETERMINED),
+    ("evidence-incomplete", _incomplete, Verdict.UNDETERMINED),
     ("kernel-closed-list", _closed_list, Verdict.CLEAR_NOT_REQUIRED),
     ("no-erratum", _no_erratum, Verdict.CLEAR_NOT_REQUIRED),
 )
 
 
 VERDICT_RULES = tuple(rule for rule, _, _ in _rules(ERRATA))
+
+
+# What scripts take for "no clearing here", and so never said on a part of the evidence.
+_SAFE = (Verdict.CLEAR_NOT_REQUIRED, Verdict.NOT_APPLICABLE)
+
+
+def _only_if_whole(
+    test: Callable[[_Case], Outcome], verdict: Verdict
+) -> Callable[[_Case], Outcome]:
+    """Return *test*, which cannot fire for a safe verdict while evidence of the CPU has gaps."""
+    if verdict not in _SAFE:
+        return test
+
+    def guarded(case: _Case) -> Outcome:
+        outcome = test(case)
+        if outcome.fired and not case.facts.coverage.whole:
+            return passes(f"{outcome.because}; but not all that tells of the CPU was understood")
+        return outcome
+
+    return guarded
 
 
 def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
@@ -231,12 +267,12 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
     kernel, kernel_steps = judge_kernel(facts, silicon.errata)
 
     rules = _rules(errata)
-    tests = [(rule, test) for rule, test, _ in rules]
+    tests = [(rule, _only_if_whole(test, verdict)) for rule, test, verdict in rules]
     decided, steps = try_rules(tests, _Case(facts, silicon, host))
     verdict = next(verdict for rule, _, verdict in rules if rule == decided.rule)
 
     kernel = judge_kexec(facts, kernel, verdict, silicon, host.state)
-    posture, posture_because = judge_posture(verdict, host, kernel)
+    posture, posture_because = judge_posture(verdict, host, kernel, facts.coverage)
     weighed = (*steps, *state_steps, *kernel_steps)
     return Decision(
         verdict=verdict,
@@ -251,6 +287,7 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
         warnings=warn(facts, silicon, host, kernel),
         evidence=_evidence(facts, weighed),
         citations=_citations(weighed),
+        coverage=facts.coverage,
         weighed=weighed,
         next_kernel=_next_kernel(facts, kernel, silicon.errata),
     )

@@ -285,6 +285,8 @@ def _kexec(
     if verdict is Verdict.NOT_APPLICABLE:
         return Kexec.ALLOWED, "the erratum plays no part here"
     row = kernel.row
+    if row is None and state is HostState.OFF and not facts.pw_mce.value:
+        return Kexec.ALLOWED, "the kernel has not activated TDX; with TDX active it may differ"
     if row is None:
         return Kexec.UNKNOWN, "it is not known which generation of the code this kernel has"
     if row.clearing is not Clearing.ON_ERRATUM:

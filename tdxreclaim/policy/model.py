@@ -7,11 +7,12 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import ExitStatus
+from tdxreclaim.facts.evidence import WHOLE
 from tdxreclaim.tables.kernels import Kexec
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.cpu import CpuGroup
-    from tdxreclaim.facts.evidence import Evidence, Origin
+    from tdxreclaim.facts.evidence import Coverage, Evidence, Origin
     from tdxreclaim.tables.errata import Erratum
     from tdxreclaim.tables.kernels import Clearing, KernelRow
     from tdxreclaim.tables.sources import Certainty, Citation
@@ -178,6 +179,7 @@ class Decision:
     evidence: tuple[Evidence, ...]
     citations: tuple[Citation, ...]
     weighed: tuple[Step, ...]
+    coverage: Coverage = WHOLE
     """Every rule in the order in which it was tried, the ones that did not fire included."""
     next_kernel: KernelFinding | None = None
     """The newest installed kernel, where it does not run and does other than the one that runs."""

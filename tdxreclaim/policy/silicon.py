@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.facts.cpu import same_cpu
 from tdxreclaim.facts.evidence import NOT_GIVEN
 from tdxreclaim.policy.model import Processor, Silicon, SiliconFinding
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm, find_cpu
@@ -56,12 +57,6 @@ def flag_of(facts: HostFacts, erratum: Erratum) -> bool | None:
         # The kernel's log tells of this one too.
         return facts.pw_mce.value
     return None if erratum.flag is None else facts.bugs.has(erratum.flag)
-
-
-def same_cpu(one: CpuGroup, other: CpuGroup) -> bool:
-    """Whether two sources mean the same CPU; what one of them does not say is no contradiction."""
-    pairs = ((one.vendor, other.vendor), (one.family, other.family), (one.model, other.model))
-    return all(a is None or b is None or a == b for a, b in pairs)
 
 
 def _judge(group: CpuGroup, facts: HostFacts, errata: Errata) -> Processor:

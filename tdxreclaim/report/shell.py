@@ -26,6 +26,8 @@ NAMES = (
     "RULE",
     "BECAUSE",
     "EXIT_STATUS",
+    "WHOLE",
+    "GAPS",
     "SILICON",
     "SILICON_ORIGIN",
     "CPU",
@@ -44,7 +46,8 @@ NAMES = (
 def render(report: Report) -> str:
     """Return the report as assignments to ``TDXRECLAIM_*``.
 
-    Booleans are ``1`` and ``0``; of several processors ``CPU`` is the one that
+    Booleans are ``1`` and ``0``; ``WHOLE`` is whether the evidence of the CPU
+    is, ``GAPS`` what was not read; of several processors ``CPU`` is the one that
     decided.
     """
     decision = report.decision
@@ -59,6 +62,8 @@ def render(report: Report) -> str:
         RULE=decision.rule,
         BECAUSE=decision.because,
         EXIT_STATUS=str(int(decision.verdict.exit_status)),
+        WHOLE=str(int(decision.coverage.whole)),
+        GAPS="; ".join(f"{gap.place}: {gap.why}" for gap in decision.coverage.gaps),
         SILICON=silicon.status,
         SILICON_ORIGIN=silicon.origin,
         CPU=speaker.group.number if speaker else "",

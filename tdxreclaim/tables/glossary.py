@@ -163,6 +163,11 @@ WORDS = (
         "Not required: the kernel's list of affected CPUs is closed. A kernel older than the CPU "
         "cannot list it, so a warning is given.",
     ),
+    Word(
+        "evidence-incomplete",
+        _RULE,
+        "Something that tells of the CPU was not read or not understood. Undetermined.",
+    ),
     Word("no-erratum", _RULE, "A TDX CPU that no erratum lists. Not required."),
     Word("tdx-impossible", _RULE, "The CPU or the kernel cannot host TDs: TDX is off."),
     Word("tdx-initialized", _RULE, "A sign that only an initialized TDX module leaves was read."),

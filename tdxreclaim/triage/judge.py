@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.evidence import ABSENT, Evidence
-from tdxreclaim.policy.model import Decision, HostState, Posture, Silicon, Verdict
+from tdxreclaim.policy.model import Decision, HostState, Posture, Silicon
 from tdxreclaim.tables.findings import CATALOGUE, bringup, host, machine_checks, stuck, teardown
 from tdxreclaim.tables.findings.kind import Cause, Kind, Severity
 from tdxreclaim.tables.kernels import (
@@ -358,7 +358,7 @@ def judge_host(
     if (
         decision.kernel.clearing is Clearing.UNKNOWN
         and facts.release.value is not None
-        and decision.verdict is not Verdict.NOT_APPLICABLE
+        and decision.posture not in (Posture.NOT_APPLICABLE, Posture.IDLE)
     ):
         add(host.KERNEL_UNKNOWN, decision.kernel.because, facts.release.evidence)
     if facts.kvm_parameter.value is False and decision.host.state is HostState.BIOS_ENABLED:

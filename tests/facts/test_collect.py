@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdxreclaim.facts.collect import MANIFEST, collect, filter_log, filter_options, qemu_size
+from tdxreclaim.facts.collect import collect, filter_log, filter_options, qemu_size
+from tdxreclaim.facts.places import MANIFEST
 from tdxreclaim.facts.scrub import scrub
 from tdxreclaim.facts.sources.base import Files
 

@@ -220,7 +220,10 @@ VERDICTS = [
         id="GNR+unlisted",
     ),
     pytest.param(
-        host(cpuinfo(model=0xAD), cpuinfo(model=0xAF)), NOT_REQUIRED, "no-erratum", id="GNR+SRF"
+        host(cpuinfo(model=0xAD), cpuinfo(model=0xAF)),
+        UNDETERMINED,
+        "evidence-incomplete",
+        id="GNR+SRF",
     ),
 ]
 

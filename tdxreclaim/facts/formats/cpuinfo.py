@@ -1,4 +1,4 @@
-"""/proc/cpuinfo: its processors, their identity and words."""
+"""/proc/cpuinfo: its processors, their identity and words, and what of it was not understood."""
 
 from __future__ import annotations
 
@@ -17,12 +17,27 @@ from tdxreclaim.facts.cpu import (
     count_groups,
     parse_number,
 )
+from tdxreclaim.facts.evidence import GapList
+from tdxreclaim.facts.formats.paste import SIGNS, is_harmless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterator
+
+    from tdxreclaim.facts.evidence import Gap
 
 # More than Linux can count (NR_CPUS is at most 8192 on x86): not a host.
 _MOST_PROCESSORS = 65_536
+
+
+# No line of a host is longer: some 400 flags are known.
+_LONGEST_LINE = 1 << 16
+
+
+# Processors repeat each other; a text whose lines do not is not worth remembering.
+_MOST_REMEMBERED = 1 << 16
+
+
+_LONGEST_PROCESSOR = 99_999
 
 
 _MICROCODE = re.compile(r"0x[0-9a-f]{1,8}", re.IGNORECASE)
@@ -50,29 +65,47 @@ _OTHER_ARCHITECTURES = {
 }
 
 
-_X86_KEYS = ("vendor_id", "cpu family", "model")
+_IDENTITY = ("vendor_id", "cpu family", "model", "stepping", "microcode")
 
 
-_KEYS = frozenset(("processor", *_X86_KEYS, "stepping", "microcode", "flags", "bugs"))
+_X86_KEYS = _IDENTITY[:3]
+
+
+_WORD_LINES = ("flags", "bugs")
+
+
+_USED = frozenset(("processor", *_IDENTITY, *_WORD_LINES))
+
+
+# Every key that x86 has printed since 2.6.
+# Source: linux arch/x86/kernel/cpu/proc.c, show_cpuinfo().
+_KNOWN = _USED | frozenset(
+    (
+        *("model name", "cpu MHz", "cache size", "physical id", "siblings", "core id"),
+        *("cpu cores", "apicid", "initial apicid", "fdiv_bug", "hlt_bug", "f00f_bug", "coma_bug"),
+        *("fpu", "fpu_exception", "cpuid level", "wp", "vmx flags", "bogomips", "TLB size"),
+        *("clflush size", "cache_alignment", "address sizes", "power management"),
+    )
+)
+
+
+_X86_SIGNS = re.compile(
+    r"GenuineIntel|AuthenticAMD|cpu\W{0,4}family|stepping|vendor_id\W+(?!\W*IBM/S390)"
+    r"|tdx_|\x00|\ufffd",
+    re.IGNORECASE,
+)
+
+
+# /proc/cpuinfo calls a mips or loongarch by keys that x86 has in lower case.
+_NO_X86_SIGN = re.compile(r"^(?:CPU Family|cpu family\s*:\s*(?:sh|mips))", re.MULTILINE)
+
+
+_ORDINARY_KEY = re.compile(r"[A-Za-z][\w()./ -]*")
 
 
 def _split_line(line: str) -> tuple[str, str] | None:
     key, colon, value = line.partition(":")
     return (key.strip(), value.strip()) if colon else None
-
-
-_BLANK = ("", "")
-
-
-_FIRST_LETTERS = frozenset(key[0] for key in _KEYS) | frozenset(" \t")
-
-
-def _relevant(line: str) -> tuple[str, str] | None:
-    """Return key and value of a line that matters, `_BLANK` of one between processors."""
-    pair = _split_line(line)
-    if pair is None:
-        return None if line.strip() else _BLANK
-    return pair if pair[0] in _KEYS else None
 
 
 def looks_like_cpuinfo(text: str) -> bool:
@@ -85,36 +118,111 @@ def looks_like_cpuinfo(text: str) -> bool:
 _OTHER_ONLY = frozenset({"CPU implementer", "bogomips per cpu", "cpucaps", "system type"})
 
 
-def _take_apart(text: str) -> tuple[list[dict[str, str]], Iterable[str]]:
-    """Return what each processor says under the keys that matter, and every distinct line."""
-    # Processors repeat each other: each distinct line is taken apart once, and
-    # a line that begins like none of the keys not even that.
-    seen: dict[str, tuple[str, str] | None] = {"": _BLANK}
-    parsed: list[dict[str, str]] = []
-    values: dict[str, str] = {}
-    for line in text.split("\n"):
-        if line not in seen:
-            seen[line] = _relevant(line) if line[0] in _FIRST_LETTERS else None
-        pair = seen[line]
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines one by one: a list of millions of them would fill the memory."""
+    at = 0
+    while (end := text.find("\n", at)) >= 0:
+        if end - at > _LONGEST_LINE:
+            raise MalformedInputError(
+                "/proc/cpuinfo", f"a line longer than {_LONGEST_LINE >> 10} KiB"
+            )
+        yield text[at:end]
+        at = end + 1
+    if at < len(text):
+        yield text[at : at + _LONGEST_LINE]
+
+
+_BLANK = ("", "")
+_NOTHING = ("\n", "")
+
+
+class _Blocks:
+    """Takes a text apart into processors, noting every line that it makes nothing of."""
+
+    def __init__(self) -> None:
+        self.parsed: list[dict[str, str]] = []
+        self.gaps = GapList()
+        self.keys: set[str] = set()
+        self.followed: set[str] = set()
+        """The values of ``flags`` and ``bugs`` after which the block goes on."""
+        self._seen: dict[str, tuple[str, str]] = {"": _BLANK}
+        self._values: dict[str, str] = {}
+        self._block: set[str] = set()
+        self._first = ""
+        self._words = ""
+        self._last = -1
+
+    def take(self, number: int, line: str) -> None:
+        pair = self._seen.get(line)
         if pair is None:
-            continue
-        # A key that comes again is the next processor's, in a text that lost
-        # its blank lines (grep, a paste into a ticket).
-        if values and (pair is _BLANK or pair[0] in values):
-            parsed.append(values)
-            values = {}
-        if pair is not _BLANK:
-            values[pair[0]] = pair[1]
-    if values:
-        parsed.append(values)
-    return parsed, seen
+            pair = self._classify(number, line)
+            if len(self._seen) < _MOST_REMEMBERED and pair is not _NOTHING:
+                self._seen[line] = pair
+        if pair is _NOTHING:
+            return
+        key, value = pair
+        if pair is _BLANK or key in self._block:
+            if key and key != self._first:
+                self.gaps.add(number, f"{key} comes again within one processor")
+            # In a text that lost its blank lines (grep, a paste) the next processor.
+            self.end()
+        if pair is _BLANK:
+            return
+        if self._words:
+            if key in _KNOWN:
+                self.followed.add(self._words)
+            self._words = ""
+        self._first = self._first or key
+        self._block.add(key)
+        if key in _USED:
+            self._use(number, key, value)
+
+    def _use(self, number: int, key: str, value: str) -> None:
+        self._values[key] = value
+        if key in _WORD_LINES:
+            self._words = f"{key}:{value}"
+        elif key == "processor":
+            order = parse_number(value, _LONGEST_PROCESSOR)
+            if order is None:
+                self.gaps.add(number, "a processor without a number")
+            elif order <= self._last:
+                self.gaps.add(number, f"processor {order} again: several captures in one text?")
+            self._last = -1 if order is None else order
+
+    def _classify(self, number: int, line: str) -> tuple[str, str]:
+        pair = _split_line(line)
+        if pair is None:
+            if not line.strip():
+                return _BLANK
+        else:
+            key, value = pair
+            self.keys.add(key) if len(self.keys) < _MOST_REMEMBERED else None
+            if key in _KNOWN:
+                if not value.isprintable():
+                    self.gaps.add(number, f"{key} with characters that no terminal shows")
+                return pair
+            if _ORDINARY_KEY.fullmatch(key) and not SIGNS.search(line):
+                return (key, "")
+        if not is_harmless(line):
+            self.gaps.add(number, 'no "key : value" of a /proc/cpuinfo')
+        return _NOTHING
+
+    def end(self) -> None:
+        if self._values:
+            if len(self.parsed) >= _MOST_PROCESSORS:
+                raise MalformedInputError(
+                    "/proc/cpuinfo", f"more than {_MOST_PROCESSORS} processors"
+                )
+            self.parsed.append(self._values)
+        self._values, self._block = {}, set()
+        self._first = self._words = ""
 
 
 def parse_cpuinfo(text: str) -> CpuReading:
     """Return the census of every processor in a /proc/cpuinfo text.
 
     A value in a last line that does not end is not believed: ``model : 14``
-    may have been 143.
+    may have been 143.  ``gaps`` says what else was not understood.
 
     Raises:
         MalformedInputError: it is not a /proc/cpuinfo.
@@ -123,31 +231,54 @@ def parse_cpuinfo(text: str) -> CpuReading:
     """
     if not text.strip():
         raise MalformedInputError("/proc/cpuinfo", "empty, as tar makes it of /proc: copy it first")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    notes: list[str] = []
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
     cut: str | None = None
     if not text.endswith("\n"):
         text, cut = _drop_unfinished(text)
-        if cut:
-            notes.append(f"it ends in the middle of a line ({cut}), which is not believed")
 
-    parsed, lines = _take_apart(text)
-    if len(parsed) > _MOST_PROCESSORS:
-        raise MalformedInputError("/proc/cpuinfo", f"more than {_MOST_PROCESSORS} processors")
-    if any("vendor_id" in values and values["vendor_id"] != "IBM/S390" for values in parsed):
-        return _census(parsed, notes, cut)
-    keys = {line.partition(":")[0].strip() for line in lines}
-    other = next((name for key, name in _OTHER_ARCHITECTURES.items() if key in keys), None)
-    if any("vendor_id" in values for values in parsed):
-        other = "s390"
-    if other:
-        return CpuReading(architecture=other, notes=tuple(notes))
-    if not any(key in values for values in parsed for key in _X86_KEYS):
+    blocks = _Blocks()
+    number = 0
+    for number, line in enumerate(_lines(text), start=1):
+        blocks.take(number, line)
+    blocks.end()
+    notes: list[str] = []
+    if cut:
+        notes.append(f"it ends in the middle of a line ({cut}), which is not believed")
+        blocks.gaps.add(number, f"it ends in the middle of a line ({cut})")
+    other = _other_architecture(blocks)
+    if other is not None:
+        return CpuReading(architecture=other, notes=tuple(notes), gaps=_gaps_of_other(text, cut))
+    if not any(key in values for values in blocks.parsed for key in _X86_KEYS):
         raise MalformedInputError("/proc/cpuinfo", "no processor is described in it")
-    return _census(parsed, notes, cut)
+    return _census(blocks, notes, cut)
 
 
-_WORD_LINES = ("flags", "bugs")
+def _other_architecture(blocks: _Blocks) -> str | None:
+    vendors = {values["vendor_id"] for values in blocks.parsed if "vendor_id" in values}
+    if vendors - {"IBM/S390"}:
+        return None
+    if vendors:
+        return "s390"
+    return next((name for key, name in _OTHER_ARCHITECTURES.items() if key in blocks.keys), None)
+
+
+def _gaps_of_other(text: str, cut: str | None) -> tuple[Gap, ...]:
+    """Return what of another architecture's text may be a processor of x86, or is cut off."""
+    gaps = GapList()
+    if cut == _NO_KEY:
+        gaps.add(0, f"it ends in the middle of a line ({cut})")
+    match = _X86_SIGNS.search(_NO_X86_SIGN.sub("", text))
+    if match:
+        gaps.add(0, f"{match[0]!r}, as on x86, in another architecture's /proc/cpuinfo")
+    return gaps.found
+
+
+_NO_KEY = "its key is cut off"
+
+
+# A processor ends with it; what is pasted often lacks the last newline.
+_LAST_KEY = "power management"
 
 
 def _drop_unfinished(text: str) -> tuple[str, str | None]:
@@ -156,21 +287,23 @@ def _drop_unfinished(text: str) -> tuple[str, str | None]:
     Of a number the value goes, of a line of words the last word.
     """
     head, newline, last = text.rpartition("\n")
+    if not last.strip():
+        return head + newline, None
+    if is_harmless(last):
+        return text, None
     pair = _split_line(last)
     if pair is None:
-        return head + newline, "its key is cut off" if last.strip() else None
+        return head + newline, _NO_KEY
     key, value = pair
-    if key not in _KEYS:
-        return text, None
+    if key not in _USED:
+        return text, None if key == _LAST_KEY else key
     kept = value.rpartition(" ")[0] if key in _WORD_LINES else ""
     return f"{head}{newline}{key} : {kept}", key
 
 
-_IDENTITY = ("vendor_id", "cpu family", "model", "stepping", "microcode")
-
-
-def _census(parsed: list[dict[str, str]], notes: list[str], cut: str | None) -> CpuReading:
+def _census(blocks: _Blocks, notes: list[str], cut: str | None) -> CpuReading:
     groups: Counter[CpuGroup] = Counter()
+    parsed = blocks.parsed
     # Counted as text first: a host has hundreds of processors of one kind.
     said = Counter(tuple(map(values.get, _IDENTITY)) for values in parsed)
     for (vendor, family, model, stepping, microcode), count in said.items():
@@ -185,23 +318,38 @@ def _census(parsed: list[dict[str, str]], notes: list[str], cut: str | None) -> 
     vague = sum(count for group, count in groups.items() if not group.identified)
     if vague:
         notes.append(f"{vague} of {len(parsed)} processors lack a vendor, family or model")
+        blocks.gaps.add(0, notes[-1])
     return CpuReading(
         architecture="x86",
         groups=count_groups(groups),
-        flags=_words(parsed, "flags", cut),
-        bugs=_words(parsed, "bugs", cut),
+        flags=_words(blocks, "flags", cut),
+        bugs=_words(blocks, "bugs", cut),
         notes=tuple(notes),
+        gaps=blocks.gaps.found,
     )
 
 
-def _words(parsed: list[dict[str, str]], key: str, cut: str | None) -> Words:
+# Words are new in every release; what is no word was garbled.
+_WORD = re.compile(r"[a-z0-9_]+(?: [a-z0-9_]+)*")
+
+
+def _words(blocks: _Blocks, key: str, cut: str | None) -> Words:
+    parsed = blocks.parsed
     lines = {values.get(key) for values in parsed}
     present = frozenset(word for line in lines if line for word in line.split())
     # What a line that is cut off lacks is no contradiction.
     whole = {values[key] for values in parsed[: -1 if cut == key else None] if key in values}
     common = frozenset[str].intersection(*(frozenset(line.split()) for line in whole or [""]))
+    # A word's absence counts only in a line that is plainly whole: words, and the block goes on.
+    plain = all(
+        line is not None
+        and (not line or _WORD.fullmatch(line) is not None)
+        and f"{key}:{line}" in blocks.followed
+        for line in lines
+    )
+    same = key != "bugs" or len({frozenset(line.split()) for line in whole}) <= 1
     return Words(
         present,
-        complete=None not in lines and cut != key,
+        complete=plain and same and cut != key,
         disputed=present - common if whole else frozenset(),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from typing import NamedTuple
 
 from tdxreclaim.errors import MalformedInputError
@@ -15,6 +17,8 @@ from tdxreclaim.facts.cpu import (
     Words,
     parse_number,
 )
+from tdxreclaim.facts.evidence import GapList
+from tdxreclaim.facts.formats.paste import is_harmless
 from tdxreclaim.tables.cpus import INTEL
 
 _WHAT = "lscpu output"
@@ -60,8 +64,19 @@ def parse_lscpu(text: str) -> CpuReading:
 
     """
     fields: list[_Field] = []
-    for line in text.splitlines():
+    gaps = GapList()
+    if len(text) > LSCPU_LIMIT:
+        raise MalformedInputError(_WHAT, f"longer than {LSCPU_LIMIT >> 10} KiB")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if is_harmless(line):
+            continue
         name, colon, value = line.partition(":")
+        if not line.isprintable() and not line.replace("\t", " ").isprintable():
+            gaps.add(number, "characters that no terminal shows")
+        if (colon and not _NAME.fullmatch(name)) or (
+            not colon and line.strip() and not (line[:1].isspace() and fields)
+        ):
+            gaps.add(number, 'no "Name: value" of lscpu')
         if colon:
             fields.append(_Field(name.strip(), value.strip()))
         elif line[:1].isspace() and line.strip() and fields:
@@ -74,8 +89,18 @@ def parse_lscpu(text: str) -> CpuReading:
             fields[-1] = previous._replace(value=both)
     if fields:
         cut = not text.endswith(("\n", "\r")) and fields[-1].name != "Flags"
+        if not text.endswith(("\n", "\r")) and not is_harmless(text[text.rfind("\n") + 1 :]):
+            gaps.add(number, f"it ends in the middle of a line ({fields[-1].name})")
         fields[-1] = fields[-1]._replace(last=True, value="" if cut else fields[-1].value)
-    return _reading(fields)
+    return _reading(fields, gaps)
+
+
+# The names of lscpu begin with a capital; nested ones are indented.
+_NAME = re.compile(r" {0,16}[A-Z][\w()./+, -]*")
+
+
+# That of a host with hundreds of NUMA nodes is no longer.
+LSCPU_LIMIT = 1 << 20
 
 
 def parse_lscpu_json(text: str) -> CpuReading:
@@ -87,15 +112,28 @@ def parse_lscpu_json(text: str) -> CpuReading:
     """
     import json
 
+    if len(text) > LSCPU_LIMIT:
+        raise MalformedInputError(_WHAT, f"longer than {LSCPU_LIMIT >> 10} KiB")
+    gaps = GapList()
+    lists: list[object] = []
+
+    def take(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        # The last of two wins in Python, the first elsewhere: both are read.
+        if len({key for key, _ in pairs}) < len(pairs):
+            gaps.add(0, "a key comes twice in one object")
+        lists.extend(value for key, value in pairs if key == "lscpu")
+        return dict(pairs)
+
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=take)
     except (ValueError, RecursionError) as error:
         raise MalformedInputError(_WHAT, f"not JSON ({error})") from error
-    entries = document.get("lscpu") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
+    if not isinstance(document, dict) or not isinstance(document.get("lscpu"), list):
         raise MalformedInputError(_WHAT, 'no list under "lscpu"')
     fields: list[_Field] = []
-    pending: list[object] = list(reversed(entries))
+    pending: list[object] = [
+        entry for each in reversed(lists) if isinstance(each, list) for entry in reversed(each)
+    ]
     while pending:
         entry = pending.pop()
         if not isinstance(entry, dict):
@@ -103,30 +141,35 @@ def parse_lscpu_json(text: str) -> CpuReading:
         name, value, children = entry.get("field"), entry.get("data"), entry.get("children")
         if isinstance(name, str) and isinstance(value, str):
             fields.append(_Field(name.strip().removesuffix(":"), value.strip()))
+        elif isinstance(name, str) and name.strip().removesuffix(":") in _IDENTITY[:4]:
+            gaps.add(0, f"{name} without a value")
         if isinstance(children, list):
             pending.extend(reversed(children))
-    return _reading(fields)
+    return _reading(fields, gaps)
 
 
 _IDENTITY = ("Vendor ID", "Model name", "CPU family", "Model", "Stepping")
 
 
-def _reading(fields: list[_Field]) -> CpuReading:
+_ONCE = ("Architecture", "CPU(s)", "CPU op-mode(s)")
+
+
+def _reading(fields: list[_Field], gaps: GapList) -> CpuReading:
     first: dict[str, str] = {}
-    sections: list[dict[str, str]] = [{}]
+    counted = Counter(field.name for field in fields)
+    for name in [name for name in _ONCE if counted[name] > 1]:
+        gaps.add(0, f"{name} comes again: several captures in one text?")
     for field in fields:
         first.setdefault(field.name, field.value)
-        if field.name in _IDENTITY:
-            # The order differs between versions; what comes a second time
-            # belongs to the next model of a mixed machine.
-            if field.name in sections[-1]:
-                sections.append({})
-            sections[-1][field.name] = field.value
+    sections = _sections(fields)
 
     architecture = first.get("Architecture")
     vendor = first.get("Vendor ID") or None
     if architecture and architecture not in _X86 and vendor != INTEL:
-        return CpuReading(architecture=architecture)
+        gaps = GapList()
+        if any(field.value == INTEL for field in fields):
+            gaps.add(0, f"{INTEL} on {architecture}")
+        return CpuReading(architecture=architecture, gaps=gaps.found)
     contradicts = architecture in _PLAINLY_OTHER
     groups = tuple(
         CpuGroup(
@@ -141,12 +184,9 @@ def _reading(fields: list[_Field]) -> CpuReading:
         raise MalformedInputError(_WHAT, "no processor is described in it")
     if len(groups) == 1:
         groups = (groups[0].sized(parse_number(first.get("CPU(s)"), _MOST_CPUS)),)
-    flags = NO_WORDS
-    if "Flags" in first:
-        # lscpu prints caches and vulnerabilities after the flags.  Flags that
-        # come last were cut off there, so what they lack says nothing.
-        cut = fields[-1].name == "Flags" and fields[-1].last
-        flags = Words(frozenset(first["Flags"].split()), complete=not cut)
+    flags = _flags(fields, first)
+    if contradicts or not all(group.identified for group in groups):
+        gaps.add(0, "it does not name a vendor, family and model for each kind of CPU")
     notes = []
     if not flags.complete and first.get("Flags"):
         notes.append("the flags are cut off")
@@ -158,4 +198,27 @@ def _reading(fields: list[_Field]) -> CpuReading:
         flags=flags,
         hypervisor=True if first.get("Hypervisor vendor") else None,
         notes=tuple(notes),
+        gaps=gaps.found,
     )
+
+
+def _flags(fields: list[_Field], first: dict[str, str]) -> Words:
+    if "Flags" not in first:
+        return NO_WORDS
+    # lscpu prints caches and vulnerabilities after the flags.  Flags that
+    # come last were cut off there, so what they lack says nothing.
+    cut = fields[-1].name == "Flags" and fields[-1].last
+    return Words(frozenset(first["Flags"].split()), complete=not cut)
+
+
+def _sections(fields: list[_Field]) -> list[dict[str, str]]:
+    """Return the identity of each kind of CPU."""
+    sections: list[dict[str, str]] = [{}]
+    for field in fields:
+        if field.name in _IDENTITY:
+            # The order differs between versions; what comes a second time
+            # belongs to the next model of a mixed machine.
+            if field.name in sections[-1]:
+                sections.append({})
+            sections[-1][field.name] = field.value
+    return sections

@@ -71,7 +71,8 @@ class LogReading:
     to activate it.  ``unsupported``: it has TDX off, in so many words.
     ``ready`` and ``failed``: the TDX module's bring-up; ``module`` is its
     version.  ``kexec`` and ``check`` (a machine check) are printed only by a
-    kernel that has set tdx_pw_mce.  ``told`` is a processor that something
+    kernel that has set tdx_pw_mce; ``flagged`` is the first of them in an
+    earlier boot.  ``told`` is a processor that something
     other than its boot line names (a machine check's record).  ``earlier`` are
     the CPUs that earlier boots name, ``cpus`` every CPU0 line of all boots.
     ``whole``: the boot's first line and its one CPU0 line are there, and
@@ -97,6 +98,7 @@ class LogReading:
     architecture: LogLine | None = None
     msr: LogLine | None = None
     options: LogLine | None = None
+    flagged: LogLine | None = None
     told: tuple[LogLine, CpuGroup] | None = None
     earlier: tuple[tuple[LogLine, CpuGroup], ...] = ()
     cpus: tuple[tuple[LogLine, CpuGroup], ...] = ()
@@ -150,6 +152,7 @@ class Bringup:
             guest=old.guest if near else None,
             earlier=tuple(earlier.values()),
             cpus=old.cpus,
+            flagged=old.flagged or old.kexec or old.check,
         )
         self._banner = self._cut = False
         self._cpu_lines = 0

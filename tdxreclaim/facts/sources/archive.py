@@ -11,7 +11,8 @@ import tarfile
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
-from tdxreclaim.facts.evidence import Origin, flat
+from tdxreclaim.facts.evidence import Gap, Origin, flat
+from tdxreclaim.facts.places import IDENTITY
 from tdxreclaim.facts.sources.base import TEXT_LIMIT_BYTES, decode, too_long
 from tdxreclaim.facts.sources.tar import _Member, _Tar
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS
@@ -23,7 +24,15 @@ if TYPE_CHECKING:
 _MOST_CONFIGS = 64
 
 
+_MOST_OTHERS = 10_000
+
+
 _TAR_ERRORS: tuple[type[Exception], ...] = (*UNPACK_ERRORS, tarfile.TarError)
+
+
+def _same(one: str | HostReadError, other: str | HostReadError) -> bool:
+    # Of two that cannot be read nobody knows.
+    return isinstance(one, str) and one == other
 
 
 class Archive:
@@ -53,6 +62,9 @@ class Archive:
         self._prefix: str | None = None
         self._damage: str | None = None
         self._configs = 0
+        self._kept = 0
+        self._others: list[tuple[str, str, int]] = []
+        """Files that identify a host, elsewhere than at the one that is read: by hash."""
         self._tar: _Tar | None = _Tar(stream)
 
     def read(self, path: str) -> str | None:
@@ -75,6 +87,22 @@ class Archive:
     def label(self, path: str) -> str:
         """Return *path*."""
         return path
+
+    def survey(self) -> tuple[Gap, ...]:
+        """Read it to its end; see `Source.survey`."""
+        while self._advance():
+            pass
+        for name, path, seen in self._others:
+            if self._digest(path) != seen:
+                why = f"several captured hosts are in it: {flat(name)} is of another one"
+                raise MalformedInputError(self._name, why)
+        if self._damage:
+            return (Gap(self._name, f"not read to its end ({self._damage})"),)
+        return ()
+
+    def _digest(self, path: str) -> int | None:
+        found = self._found.get(path)
+        return hash(found) if isinstance(found, str) else None
 
     def close(self) -> None:
         """Close the file; what was read of it stays."""
@@ -109,6 +137,7 @@ class Archive:
     def _keep(self, tar: _Tar, member: _Member) -> None:
         prefix, path = self._split(member.name)
         if path is None or (self._prefix == "" and prefix):
+            self._note_other(tar, member)
             return
         if self._prefix is None:
             self._prefix = prefix
@@ -116,7 +145,7 @@ class Archive:
             both = f"{flat(self._prefix)} and {flat(prefix or 'the top')}"
             raise MalformedInputError(self._name, f"several captured hosts are in it: {both}")
         if path in self._found:
-            if self._found[path] != self._text(tar, member, path):
+            if not _same(self._found[path], self._text(tar, member, path)):
                 why = f"{path} is in it twice, and not the same"
                 raise MalformedInputError(self._name, why)
             return
@@ -126,13 +155,26 @@ class Archive:
                 raise tarfile.ReadError(f"more than {_MOST_CONFIGS} kernel configurations")
         self._found[path] = self._text(tar, member, path)
 
-    @staticmethod
-    def _text(tar: _Tar, member: _Member, path: str) -> str | HostReadError:
+    def _note_other(self, tar: _Tar, member: _Member) -> None:
+        parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
+        name = "/".join(parts)
+        path = next((path for path in IDENTITY if name.endswith(f"/{path}") or name == path), None)
+        if path is None:
+            return
+        if len(self._others) >= _MOST_OTHERS:
+            raise tarfile.ReadError(f"more than {_MOST_OTHERS} files of other hosts")
+        self._others.append((name, path, hash(self._text(tar, member, path))))
+
+    def _text(self, tar: _Tar, member: _Member, path: str) -> str | HostReadError:
         if member.refusal is not None:
             return HostReadError(path, member.refusal)
-        if member.size > TEXT_LIMIT_BYTES:
+        kept = 0 if path in self._found else self._kept
+        if kept + member.size > TEXT_LIMIT_BYTES:
             return too_long(path)
-        return decode(tar.text(member))
+        text = decode(tar.text(member))
+        if path not in self._found:
+            self._kept += member.size
+        return text
 
     def _split(self, name: str) -> tuple[str, str | None]:
         """Return the folder that the host would be in, and the wanted path."""

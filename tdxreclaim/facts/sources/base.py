@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Mapping
 
-# A single text (a kernel log is the longest) is read up to here.
-TEXT_LIMIT_BYTES = 64 << 20
+    from tdxreclaim.facts.evidence import Gap
+
+# A single text (kallsyms, or a kernel log) is read up to here, and no more than
+# this is kept of all texts of one capture together.
+TEXT_LIMIT_BYTES = 32 << 20
 
 
 _READ_SIZE = 1 << 20
@@ -55,6 +58,15 @@ class Source(Protocol):
 
     def label(self, path: str) -> str:
         """Return the name that evidence shows for *path*."""
+        ...
+
+    def survey(self) -> tuple[Gap, ...]:
+        """Read a capture to its end; return what of it could not be read.
+
+        Raises:
+            MalformedInputError: another host is in it.
+
+        """
         ...
 
     def close(self) -> None:
@@ -144,8 +156,10 @@ class Files:
         *,
         label: str | None = None,
         origin: Origin = Origin.CAPTURED,
+        gaps: tuple[Gap, ...] = (),
     ) -> None:
         self._texts = texts
+        self._gaps = gaps
         self._label = label
         self.origin = origin
 
@@ -156,6 +170,10 @@ class Files:
     def label(self, path: str) -> str:
         """Return the captured file's name, or *path* if there is none."""
         return self._label if self._label and path in self._texts else path
+
+    def survey(self) -> tuple[Gap, ...]:
+        """Return what was known to be missing when the texts were given."""
+        return self._gaps
 
     def close(self) -> None:
         """Do nothing: the texts are in memory."""

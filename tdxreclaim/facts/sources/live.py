@@ -20,6 +20,8 @@ from tdxreclaim.facts.sources.base import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tdxreclaim.facts.evidence import Gap
+
 
 class Live:
     """This host."""
@@ -46,6 +48,10 @@ class Live:
     def label(self, path: str) -> str:
         """Return the absolute path."""
         return "/" + path
+
+    def survey(self) -> tuple[Gap, ...]:
+        """Return nothing: the kernel gives its files whole."""
+        return ()
 
     def close(self) -> None:
         """Do nothing: every file is closed once it is read."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import places
+from tdxreclaim.facts.evidence import Gap
 from tdxreclaim.facts.formats import cpuid, cpuinfo, lscpu
 from tdxreclaim.facts.images.members import looks_like_part
 from tdxreclaim.facts.logs import whole as klog
@@ -129,7 +131,41 @@ def _open_file(
         text = read_bounded(stream, name).decode("utf-8", "replace")
     except errors as error:
         raise HostReadError(name, _reason(error)) from error
-    return Capture(Files({PLACE[form]: text}, label=name), form)
+    return Capture(_files(text, name, form), form)
+
+
+# How each form shows, wherever it stands in a text and whatever stands before it.
+_TRACES = {
+    CaptureFormat.CPUINFO: re.compile(
+        r"^[^\n:]{0,40}\b(?:vendor_id|cpu family)\s*[:=]|^[^\n:]{0,40}\bprocessor\s*[:=]\s*\d",
+        re.MULTILINE,
+    ),
+    CaptureFormat.LSCPU: re.compile(r"^[^\n:]{0,40}\b(?:Vendor ID|CPU family):", re.MULTILINE),
+    CaptureFormat.LSCPU_JSON: re.compile(r'"lscpu"\s*:\s*\['),
+    CaptureFormat.CPUID: re.compile(
+        r"\beax=0x[0-9a-f]{8}\b|\bCPUID [0-9a-f]{8}: [0-9a-f]{8}-", re.IGNORECASE
+    ),
+    CaptureFormat.KERNEL_LOG: re.compile(
+        r"smpboot: CPU0: |^[^\n]{0,80}Linux version \d", re.MULTILINE
+    ),
+}
+
+
+def _files(text: str, name: str, form: CaptureFormat) -> Files:
+    """Return *text* as the file of its form, and of every other form that shows in it.
+
+    People paste one after the other: each is a witness, and none of them is whole.
+    """
+    traces = [each for each, trace in _TRACES.items() if trace.search(text)]
+    forms = list(dict.fromkeys((form, *traces)))
+    if len(forms) == 1:
+        return Files({PLACE[form]: text}, label=name)
+    shown = " and ".join(map(str, forms))
+    return Files(
+        {PLACE[each]: text for each in forms},
+        label=name,
+        gaps=(Gap(name, f"several captures in one text ({shown}): give each by itself"),),
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -7,11 +7,19 @@ import stat
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
-from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.evidence import Gap, Origin, flat
+from tdxreclaim.facts.places import IDENTITY
 from tdxreclaim.facts.sources.base import _why, decode, read_bounded
 
 if TYPE_CHECKING:
     import io
+
+
+# Where every host has thousands of folders and no other host is.
+_NO_HOST_IN = frozenset(("proc", "sys", "dev", "sos_commands"))
+
+
+_MOST_FOLDERS = 2000
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -80,6 +88,41 @@ class Tree:
     def label(self, path: str) -> str:
         """Return *path*."""
         return path
+
+    def survey(self) -> tuple[Gap, ...]:
+        """Return what is not whole: nothing; see `Source.survey`.
+
+        A host may lie one or two folders down beside the one at the top.
+        """
+        own = {path: self._text_or_none(path) for path in IDENTITY}
+        left = _MOST_FOLDERS
+        for folder in self._folders(""):
+            for inner in (folder, *self._folders(folder)):
+                left -= 1
+                if left < 0:
+                    return (Gap(self._root, f"more than {_MOST_FOLDERS} folders to look into"),)
+                for path, text in own.items():
+                    found = self._text_or_none(f"{inner}/{path}")
+                    if found is not None and found != text:
+                        why = f"several captured hosts are in it: {flat(inner)} and the top"
+                        raise MalformedInputError(self._root, why)
+        return ()
+
+    def _folders(self, folder: str) -> list[str]:
+        """Return the folders in *folder* that may hold a host; links are not followed."""
+        below = []
+        for name in self.names(folder):
+            path = f"{folder}/{name}" if folder else name
+            real = os.path.join(self._root, path)
+            if path not in _NO_HOST_IN and os.path.isdir(real) and not os.path.islink(real):
+                below.append(path)
+        return below
+
+    def _text_or_none(self, path: str) -> str | None:
+        try:
+            return self.read(path)
+        except HostReadError as error:
+            return f"\0{error.why}"
 
     def close(self) -> None:
         """Do nothing: every file is closed once it is read."""

@@ -45,5 +45,6 @@ def row(report: Report) -> dict[str, str]:
         "kexec": decision.kernel.kexec,
         "origins": "; ".join(report.origins),
         "because": decision.because,
+        "gaps": "; ".join(f"{gap.place}: {gap.why}" for gap in decision.coverage.gaps),
     }
     return {name: cell(str(value)) for name, value in values.items()}

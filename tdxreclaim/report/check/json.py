@@ -66,6 +66,13 @@ def document(report: Report) -> dict[str, object]:
             "kexec": decision.kernel.kexec,
             "kexec_because": decision.kernel.kexec_because,
         },
+        "coverage": {
+            "whole": decision.coverage.whole,
+            "gaps": [
+                {"part": gap.part, "place": gap.place, "why": gap.why}
+                for gap in decision.coverage.gaps
+            ],
+        },
         "warnings": list(decision.warnings),
         "advice": list(decision.advice),
         "evidence": [

@@ -34,6 +34,11 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"### {title}"
             yield ""
             yield from (f"- {plain(sentence)}" for sentence in sentences)
+    if decision.coverage.gaps:
+        yield ""
+        yield "### Not read"
+        yield ""
+        yield from (f"- {code(gap.place)}: {plain(gap.why)}" for gap in decision.coverage.gaps)
     yield ""
     yield "### Evidence"
     yield ""

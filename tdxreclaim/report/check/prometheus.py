@@ -34,6 +34,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from family("origin", "Where the facts are from; several may be 1.")
     for origin in Origin:
         yield series("origin", int(origin in report.origins), origin=origin)
+    yield from family("evidence_whole", "1: all that tells of the CPU was read and understood.")
+    yield series("evidence_whole", int(decision.coverage.whole))
     yield from family("processors", "Logical processors of one kind; 0: not counted.")
     yield from _processors(decision.silicon.processors)
     yield from family("host_info", "The state of TDX on the host.")

@@ -11,7 +11,9 @@ from tdxreclaim.facts.evidence import (
     NOT_KNOWN_OF_FAKED,
     NOT_NEEDED,
     Evidence,
+    Gap,
     Origin,
+    Part,
     flat,
 )
 from tdxreclaim.policy.model import Decision, HostState, Posture, Silicon, Verdict
@@ -34,6 +36,7 @@ _VERDICT_STYLE = {
 }
 _ERRATA = " or ".join(erratum.id for erratum in ERRATA)
 _MOST_CPU_LINES = 2
+_MOST_GAPS = 3
 # Facts are cut to fit the screen; --explain has them whole.
 _MOST_LINES = 2
 _CUT_FROM_WIDTH = 80
@@ -62,6 +65,9 @@ def _summary(page: Page, report: Report) -> None:
         page.labelled("kernel", _kernel_alone(decision))
     for label, text in () if report.kernel_alone else _facts(decision):
         page.labelled(label, text, most=_MOST_LINES if page.width >= _CUT_FROM_WIDTH else None)
+    gaps = decision.coverage.gaps if report.explain else _first_gaps(decision)
+    for number, gap in enumerate(gaps):
+        page.labelled("" if number else "not read", f"{flat(gap.place)}: {gap.why}", "yellow")
     for number, warning in enumerate(decision.warnings):
         page.labelled("" if number else "warning", warning, "yellow")
     advices = (_ADD_A_CPU,) if report.kernel_alone else decision.advice
@@ -69,6 +75,14 @@ def _summary(page: Page, report: Report) -> None:
         page.blank()
     for number, advice in enumerate(advices):
         page.labelled("" if number else "do", advice)
+
+
+def _first_gaps(decision: Decision) -> tuple[Gap, ...]:
+    """Return the gaps that fit a screen: of the CPU's identity first."""
+    gaps = sorted(decision.coverage.gaps, key=lambda gap: gap.part is not Part.IDENTITY)
+    if len(gaps) <= _MOST_GAPS:
+        return tuple(gaps)
+    return (*gaps[:_MOST_GAPS], Gap(f"{len(gaps) - _MOST_GAPS} more", "--explain"))
 
 
 def headline(report: Report) -> str:

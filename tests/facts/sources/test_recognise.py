@@ -253,7 +253,7 @@ class TestRecognition:
     def test_a_text_that_is_too_long_is_not_read_whole(self, tmp_path: Path) -> None:
         path = save(tmp_path, SPR)
         os.truncate(path, TEXT_LIMIT_BYTES + 1)
-        with pytest.raises(HostReadError, match="longer than 64 MiB"):
+        with pytest.raises(HostReadError, match="longer than 32 MiB"):
             open_capture(path)
 
     def test_evidence_is_labelled_with_the_file(self, tmp_path: Path) -> None:
@@ -570,7 +570,7 @@ class TestTar:
             tar.read(CPUINFO)
 
     def test_a_wanted_member_that_claims_too_much_is_not_read(self) -> None:
-        with pytest.raises(HostReadError, match="longer than 64 MiB"):
+        with pytest.raises(HostReadError, match="longer than 32 MiB"):
             archive(header(CPUINFO, 1 << 62) + END).read(CPUINFO)
 
     def test_a_negative_size(self) -> None:
@@ -625,7 +625,7 @@ class TestTar:
         with pytest.raises(MalformedInputError, match="not readable as tar"):
             open_capture(save(tmp_path, tar_of(("readme", "x" * 900))[:1000]))
 
-    def test_it_is_read_no_further_than_the_last_member_needed(self) -> None:
+    def test_it_is_read_to_its_end_before_it_says_that_there_is_no_tdx(self) -> None:
         host = tar_of(
             ("h/" + CPUINFO, AMD), ("h/proc/sys/kernel/osrelease", "6.18.0\n"), ("h/last", "")
         ).removesuffix(b"\0" * 512)
@@ -638,7 +638,7 @@ class TestTar:
         facts = read_host(Archive(io.BufferedReader(stream), WANTED, "x"))
         assert facts.groups[0].vendor == "AuthenticAMD"
         assert facts.release.value == "6.18.0"
-        assert stream.taken < 1 << 18
+        assert stream.taken > size
 
     def test_members_are_not_kept(self) -> None:
         def members() -> Iterator[bytes]:
@@ -785,7 +785,7 @@ class TestTree:
     def test_a_file_that_is_too_long(self, tmp_path: Path) -> None:
         root = self.make(tmp_path / "host")
         os.truncate(root / CPUINFO, TEXT_LIMIT_BYTES + 1)
-        with pytest.raises(HostReadError, match="longer than 64 MiB"):
+        with pytest.raises(HostReadError, match="longer than 32 MiB"):
             Tree(str(root)).read(CPUINFO)
 
     def test_bytes_that_are_not_utf8(self, tmp_path: Path) -> None:
