@@ -78,8 +78,11 @@ def _summary(page: Page, report: Report) -> None:
 
 
 def _first_gaps(decision: Decision) -> tuple[Gap, ...]:
-    """Return the gaps that fit a screen: of the CPU's identity first."""
+    """Return the gaps that fit a screen: of the CPU's identity first, if it matters."""
     gaps = sorted(decision.coverage.gaps, key=lambda gap: gap.part is not Part.IDENTITY)
+    if decision.verdict is Verdict.CLEAR_REQUIRED:
+        # What else the CPU may be does not make it need less.
+        gaps = [gap for gap in gaps if gap.part is not Part.IDENTITY]
     if len(gaps) <= _MOST_GAPS:
         return tuple(gaps)
     return (*gaps[:_MOST_GAPS], Gap(f"{len(gaps) - _MOST_GAPS} more", "--explain"))
