@@ -23,7 +23,7 @@ _SCRUBS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:\d{1,3}\.){3}\d{1,3}"), SCRUBBED),
     (re.compile(r"(?:[0-9a-fA-F]{1,4}:){3,7}[0-9a-fA-F]{1,4}"), SCRUBBED),
     (re.compile(r"(?:[0-9a-fA-F]{1,4}:){1,6}:[0-9a-fA-F:]{0,30}"), SCRUBBED),
-    (re.compile(r"[\w.+-]+@[\w.-]+"), SCRUBBED),
+    (re.compile(r"(?<![\w.+-])[\w.+-]+@[\w.-]+"), SCRUBBED),
     (
         re.compile(
             r"(serial|asset tag|uuid|hostname)((?: number| no\.?)? ?[:=#] ?)\S.*", re.IGNORECASE
