@@ -9,7 +9,7 @@ from tdxreclaim.tables.findings.kind import Part
 from tdxreclaim.tables.findings.machine_checks import MACHINE_CHECK
 from tdxreclaim.tables.findings.notes import COMMAND_LINE, RAX
 from tdxreclaim.tables.seamcalls import find_status, name_status
-from tdxreclaim.triage.match import find_note, match_event
+from tdxreclaim.triage.match import Noted, match_stack, recognise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.logs.line import Stamp
     from tdxreclaim.facts.logs.stack import LogEvent
     from tdxreclaim.tables.findings.kind import Kind
-    from tdxreclaim.triage.match import Noted
 
 MOST_PLACES = 3
 
@@ -101,11 +100,11 @@ class Collector:
 
     def add(self, event: LogEvent) -> None:
         """Match a line against the catalogue and count it."""
-        if event.stack is None and (noted := find_note(event.text)):
-            self._note(noted, event)
-            return
-        found = match_event(event)
+        found = recognise(event.text) if event.stack is None else match_stack(event.stack)
         if found is None:
+            return
+        if isinstance(found, Noted):
+            self._note(found, event)
             return
         kind, values = found
         if kind is MACHINE_CHECK and _is_left_over(event, values):

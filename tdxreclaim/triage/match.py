@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,9 +19,9 @@ from tdxreclaim.triage.machinecheck import Record, decode
 from tdxreclaim.triage.stacks import attribute, is_teardown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from tdxreclaim.facts.logs.stack import LogEvent
+    from tdxreclaim.facts.logs.stack import Stack
 
 
 class Match(NamedTuple):
@@ -30,64 +31,6 @@ class Match(NamedTuple):
     values: Mapping[str, str]
 
 
-class _Matcher(NamedTuple):
-    begins: tuple[str, ...]
-    pattern: re.Pattern[str]
-    kind: Kind
-
-
-def match_event(event: LogEvent) -> Match | None:
-    """Return what a line, with the stack that follows it, is; ``None`` if no row is for it."""
-    if event.stack is None:
-        return match_message(event.text)
-    where = attribute(event.stack)
-    why = {"hung task": "reported as hung", "soft lockup": "in a soft lockup"}.get(
-        event.stack.why, f"in {event.stack.why}"
-    )
-    return Match(
-        where.kind,
-        {
-            "task": printable(event.stack.task),
-            "pid": str(event.stack.pid),
-            "why": why,
-            "function": where.function,
-        },
-    )
-
-
-@lru_cache(maxsize=1024)
-def match_message(text: str) -> Match | None:
-    """Return the row that a kernel message matches; a flood of one message is matched once."""
-    return next(iter(matches(text)), None)
-
-
-def matches(text: str) -> list[Match]:
-    """Return all rows that a kernel message matches: one at most, for all that is known."""
-    if find_note(text):
-        return []
-    return next(filter(None, (_matches(text, turn) for turn in range(3))), [])
-
-
-def _matches(text: str, turn: int) -> list[Match]:
-    return [
-        Match(each.kind, _values(each.kind, match))
-        for each in _matchers()
-        if each.kind.turn == turn
-        and text.startswith(each.begins)
-        and (match := each.pattern.match(text))
-        and each.kind.part in (None, _part(match))
-    ]
-
-
-@cache
-def _matchers() -> tuple[_Matcher, ...]:
-    return tuple(
-        _Matcher(beginnings_of(kind.pattern), re.compile(kind.pattern), kind)
-        for kind in CATALOGUE
-        if kind.pattern is not None
-    )
-
-
 class Noted(NamedTuple):
     """A note, and what its line says."""
 
@@ -95,17 +38,78 @@ class Noted(NamedTuple):
     values: Mapping[str, str]
 
 
+def match_stack(stack: Stack) -> Match:
+    """Return what a process with this stack was found to do."""
+    where = attribute(stack)
+    why = {"hung task": "reported as hung", "soft lockup": "in a soft lockup"}.get(
+        stack.why, f"in {stack.why}"
+    )
+    return Match(
+        where.kind,
+        {
+            "task": printable(stack.task),
+            "pid": str(stack.pid),
+            "why": why,
+            "function": where.function,
+        },
+    )
+
+
+@lru_cache(maxsize=1024)
+def recognise(text: str) -> Match | Noted | None:
+    """Return what a kernel message is; a flood of one message is looked at once."""
+    return find_note(text) or next(iter(matches(text)), None)
+
+
+def matches(text: str) -> list[Match]:
+    """Return all rows that a kernel message matches: one at most, for all that is known."""
+    found: list[Match] = []
+    turn = 0
+    for each in _matchers().get(text[:_HEAD], ()):
+        if found and each.kind.turn > turn:
+            break
+        match = each.pattern.match(text)
+        if match and each.kind.part in (None, _part(match)):
+            found.append(Match(each.kind, _values(each.kind, match)))
+            turn = each.kind.turn
+    return found
+
+
 def find_note(text: str) -> Noted | None:
     """Return the note that a kernel message is, if it is one."""
-    for begins, pattern, note in _note_matchers():
-        if text.startswith(begins) and (match := pattern.match(text)):
+    for pattern, note in _note_matchers().get(text[:_HEAD], ()):
+        if match := pattern.match(text):
             return Noted(note, {name: printable(each) for name, each in match.groupdict().items()})
     return None
 
 
+class _Matcher(NamedTuple):
+    pattern: re.Pattern[str]
+    kind: Kind
+
+
+# Rows are looked up by so many letters: no message that is known begins with fewer.
+_HEAD = 3
+
+
 @cache
-def _note_matchers() -> tuple[tuple[tuple[str, ...], re.Pattern[str], Note], ...]:
-    return tuple((beginnings_of(note.pattern), re.compile(note.pattern), note) for note in NOTES)
+def _matchers() -> Mapping[str, Sequence[_Matcher]]:
+    """Return the rows by how their messages begin, those of an earlier turn first."""
+    found: defaultdict[str, list[_Matcher]] = defaultdict(list)
+    for kind in sorted(CATALOGUE, key=lambda kind: kind.turn):
+        if kind.pattern is not None:
+            for head in {text[:_HEAD] for text in beginnings_of(kind.pattern)}:
+                found[head].append(_Matcher(re.compile(kind.pattern), kind))
+    return found
+
+
+@cache
+def _note_matchers() -> Mapping[str, Sequence[tuple[re.Pattern[str], Note]]]:
+    found: defaultdict[str, list[tuple[re.Pattern[str], Note]]] = defaultdict(list)
+    for note in NOTES:
+        for head in {text[:_HEAD] for text in beginnings_of(note.pattern)}:
+            found[head].append((re.compile(note.pattern), note))
+    return found
 
 
 def _part(match: re.Match[str]) -> Part | None:

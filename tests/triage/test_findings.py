@@ -19,7 +19,7 @@ from tdxreclaim.tables.findings import CATALOGUE
 from tdxreclaim.tables.findings.kind import Kind, Severity
 from tdxreclaim.tables.seamcalls import name_leaf, name_status
 from tdxreclaim.tables.sources import Certainty
-from tdxreclaim.triage.match import match_message, matches
+from tdxreclaim.triage.match import Match, matches, recognise
 from tdxreclaim.triage.stacks import attribute, names_tdx
 
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ LINES = {
 
 @pytest.mark.parametrize(("line", "kind"), LINES.items())
 def test_lines(line: str, kind: str) -> None:
-    found = match_message(line)
-    assert (found.kind.id if found else "") == kind
+    found = recognise(line)
+    assert (found.kind.id if isinstance(found, Match) else "") == kind
 
 
 def test_leaves_and_statuses_have_names_in_both_old_and_new_spellings() -> None:
