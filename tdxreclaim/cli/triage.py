@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tdxreclaim.cli import completion
 from tdxreclaim.cli.host_options import image_option, with_images
 from tdxreclaim.cli.output import (
     calibration_option,
@@ -17,6 +18,7 @@ from tdxreclaim.cli.output import (
     refuse_with_nagios,
     terminal_width,
     wants_color,
+    write_whole,
 )
 from tdxreclaim.errors import ExitStatus, UsageError
 
@@ -49,6 +51,12 @@ if TYPE_CHECKING:
 @calibration_option
 @format_option("text", "markdown", "json", "jsonl", "prometheus", "nagios")
 @click.option("--explain", is_flag=True, help="Show every finding whole, notices too.")
+@click.option(
+    "--html",
+    metavar="FILE",
+    shell_complete=completion.files,
+    help="Write a page with a time line into FILE too.",
+)
 @output_option
 @color_option
 @click.option(
@@ -70,6 +78,7 @@ def triage(
     calibration: str,
     format_: str,
     explain: bool,
+    html: str | None,
     output: str | None,
     color: str,
     exit_zero: bool,
@@ -83,11 +92,17 @@ def triage(
     """
     if format_ == "nagios":
         refuse_with_nagios(ctx, exit_zero=exit_zero)
+    if html == "-":
+        raise UsageError("--html", "needs the name of a file")
     ask = _time_question(observed, memory, vcpus, calibration)
     result = run_triage(from_, since, ask, image, host)
     colored = wants_color(color)
     text = _render(result, format_, color=colored, explain=explain)
     emit(text, output, color=colored)
+    if html is not None:
+        from tdxreclaim.report.triage import html as triage_html
+
+        write_whole(html, triage_html.render(result))
     if result.exit_status is ExitStatus.NOT_READ:
         click.echo(
             f"tdxreclaim: {result.source}: not read: none of its lines was understood", err=True

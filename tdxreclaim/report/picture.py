@@ -238,7 +238,8 @@ def page(title: str, body: Iterable[str]) -> str:
 
 def element(tag: str, words: str, css: str = "") -> str:
     """Return ``<tag>words</tag>``, escaped."""
-    return f"<{tag}{f' class={css!r}' if css else ''}>{_escape(words)}</{tag}>"
+    kind = f' class="{css}"' if css else ""
+    return f"<{tag}{kind}>{_escape(words)}</{tag}>"
 
 
 def unfolding(summary: str, inside: Iterable[str], *, opened: bool = False) -> str:

@@ -398,3 +398,23 @@ def test_ten_findings_fit_a_screen_in_the_order_in_which_they_happened(
     document = json.loads(run("triage", "--from", "ten.log", "-f", "json", cwd=tmp_path).out)
     counted = [f for f in document["findings"] if f["severity"] in ("critical", "error", "warning")]
     assert len(counted) == len(numbers)
+
+
+def test_the_page_has_a_time_line_and_every_finding(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "ten.log").write_text(TEN + "[  800.0] kvm_intel: <script>alert(1)</script>\n")
+    ran = run("triage", "--from", "ten.log", "--html", "page.html", cwd=tmp_path)
+    assert ran.status == 20
+    html = (tmp_path / "page.html").read_text()
+    document = json.loads(run("triage", "--from", "ten.log", "-f", "json", cwd=tmp_path).out)
+    assert "<svg" in html
+    assert "<script" not in html
+    assert not re.findall(r"(?:src|href)=|url\(|@import", html)
+    for finding in document["findings"]:
+        assert f"{finding['id']}: " in html
+    assert html.count("<details") == len(document["findings"])
+
+
+def test_a_page_needs_a_file(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "ten.log").write_text(TEN)
+    ran = run("triage", "--from", "ten.log", "--html", "-", cwd=tmp_path)
+    assert (ran.status, ran.err) == (2, "tdxreclaim: --html: needs the name of a file\n")
