@@ -159,6 +159,22 @@ def test_the_readme_shows_real_output(run: RunTool, request: pytest.FixtureReque
     assert README.read_text() == fresh
 
 
+def test_the_readme_s_picture_is_what_simulate_draws(
+    run: RunTool, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    (name,) = re.findall(r"!\[[^]]*\]\(([^)]*)\)", README.read_text())
+    svg = tmp_path / "readme.svg"
+    question = ("--memory", "400GiB", "--vcpus", "64", "--cpu", "gnr", "--kernel", "6.17")
+    run("simulate", *question, "--svg", str(svg))
+    if request.config.getoption("--accept"):
+        (ROOT / name).write_text(svg.read_text())
+    assert (ROOT / name).read_text() == svg.read_text()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) < 200
+
+
 def test_the_readme_says_how_to_run_it_and_its_tests_in_one_line_each() -> None:
     lines = [line for line in README.read_text().splitlines() if line.startswith("python3 -m venv")]
     assert len(lines) == 2
