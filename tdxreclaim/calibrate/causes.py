@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from tdxreclaim.costs.calibration import Calibration, Cause
+from tdxreclaim.costs.calibration import Calibration, CostCause
 from tdxreclaim.costs.estimate import estimate
 from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import PLANS, Order
@@ -59,14 +59,14 @@ _GIB = 1 << 30
 _DEPENDENT = 1e-3
 
 
-def amount(cause: Cause, row: Row) -> float:
+def amount(cause: CostCause, row: Row) -> float:
     """How much of a cause a shutdown had: vCPUs, or GiB."""
     match cause:
-        case Cause.NOTHING:
+        case CostCause.NOTHING:
             return 0.0
-        case Cause.VCPUS:
+        case CostCause.VCPUS:
             return row.vcpus
-        case Cause.MEMORY:
+        case CostCause.MEMORY:
             return row.memory_bytes / _GIB
         case _:
             assert_never(cause)
@@ -76,7 +76,7 @@ def amount(cause: Cause, row: Row) -> float:
 class Explanation:
     """What a page costs if one cause drives it."""
 
-    cause: Cause
+    cause: CostCause
     page_ns: float
     """Without the clear, at the least amount of the cause that was seen."""
     growth_ns: float
@@ -137,14 +137,14 @@ def rest_ns(row: Row, base: Calibration) -> int:
     return sum(whole.phase(each).likely_ns for each in (Phase.HKID, Phase.CONTROL_PAGES))
 
 
-def _explain(cause: Cause, rows: Sequence[Timed], clear_ns: float) -> Explanation | None:
+def _explain(cause: CostCause, rows: Sequence[Timed], clear_ns: float) -> Explanation | None:
     """Solve for one cause; None: the rows do not tell its costs apart."""
     least = min(amount(cause, timed.row) for timed in rows)
     both_kinds = len({timed.clears for timed in rows}) > 1
     columns = [[1.0 for _ in rows]]
     if both_kinds:
         columns.append([float(timed.clears) for timed in rows])
-    if cause is not Cause.NOTHING:
+    if cause is not CostCause.NOTHING:
         columns.append([amount(cause, timed.row) - least for timed in rows])
     # Relative errors of the whole time: what is known already weighs too.
     weights = [timed.pages / (timed.row.seconds * 1e9) for timed in rows]
@@ -155,7 +155,7 @@ def _explain(cause: Cause, rows: Sequence[Timed], clear_ns: float) -> Explanatio
     found = Explanation(
         cause=cause,
         page_ns=values[0],
-        growth_ns=0.0 if cause is Cause.NOTHING else values[-1],
+        growth_ns=0.0 if cause is CostCause.NOTHING else values[-1],
         clear_ns=values[1] if both_kinds else clear_ns,
         clear_determined=both_kinds,
         least=least,
@@ -177,14 +177,14 @@ def find_causes(
     rows: Sequence[Timed], clear_ns: float
 ) -> tuple[tuple[Explanation, ...], tuple[Explanation, ...]]:
     """Return the causes that the rows leave possible, the one to use first, and the others."""
-    found = (_explain(cause, rows, clear_ns) for cause in Cause)
+    found = (_explain(cause, rows, clear_ns) for cause in CostCause)
     solved = [each for each in found if each is not None]
     # A cost that falls is no cause; that nothing grows always is one.
     sound = [each for each in solved if min(each.growth_ns, each.page_ns, each.clear_ns) >= 0]
     sound = sound or solved[:1]
     enough = max(SCATTER, BETTER * min(each.worst for each in sound))
     possible = [each for each in sound if each.worst <= enough]
-    possible.sort(key=lambda each: (each.cause is not Cause.NOTHING, each.rms))
+    possible.sort(key=lambda each: (each.cause is not CostCause.NOTHING, each.rms))
     return tuple(possible), tuple(each for each in solved if each not in possible)
 
 

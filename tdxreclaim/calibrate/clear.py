@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from tdxreclaim.costs.calibration import Beyond, Calibration, Point, Provenance, StepCost
+from tdxreclaim.costs.calibration import Beyond, Calibration, CostPoint, Provenance, StepCost
 from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import Span, format_size
 
@@ -61,7 +61,9 @@ def calibration(measured: Measured, *, name: str, date: str, origin: str) -> Cal
         leaves_out=("the memory was never a TD's: turning private lines into shared ones",),
         steps={
             Action.CLEAR: StepCost(
-                points=(Point(1, Span(round(times[0]), round(run.median_ns), round(times[-1]))),),
+                points=(
+                    CostPoint(1, Span(round(times[0]), round(run.median_ns), round(times[-1]))),
+                ),
                 beyond=Beyond.HOLD,
                 provenance=Provenance.MEASURED,
                 source=(

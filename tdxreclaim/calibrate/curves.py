@@ -12,9 +12,9 @@ from tdxreclaim.calibrate.causes import BETTER, SCATTER, Explanation, Timed, amo
 from tdxreclaim.costs.calibration import (
     Beyond,
     Calibration,
-    Cause,
-    Origin,
-    Point,
+    CostCause,
+    CostPoint,
+    HostRecord,
     Provenance,
     StepCost,
 )
@@ -38,7 +38,7 @@ def calibration_of(
     rows: Sequence[Timed],
     possible: Sequence[Explanation],
     base: Calibration,
-    origin: Origin,
+    origin: HostRecord,
     margin: float,
 ) -> Calibration:
     """Return the steps of a page, with the rows; *margin* is the least range, as a share."""
@@ -61,7 +61,7 @@ def calibration_of(
             action: StepCost(
                 points=points,
                 beyond=Beyond.RISE if len(points) > 1 else Beyond.HOLD,
-                grows_with=tuple(curves) if len(points) > 1 else (Cause.VCPUS,),
+                grows_with=tuple(curves) if len(points) > 1 else (CostCause.VCPUS,),
                 provenance=Provenance.DERIVED,
                 source=source,
             )
@@ -82,7 +82,7 @@ class _Curve(NamedTuple):
 
 def _curves(
     rows: Sequence[Timed], possible: Sequence[Explanation], base: Calibration
-) -> dict[Cause, _Curve]:
+) -> dict[CostCause, _Curve]:
     """The causes that these rows leave open, each with what a page costs by it.
 
     One cause drives the cost.  What the rows varied and what made nothing
@@ -92,10 +92,10 @@ def _curves(
     by_cause = {each.cause: each for each in possible}
     enough = max(SCATTER, BETTER * possible[0].worst)
     found = {}
-    for cause in (Cause.VCPUS, Cause.MEMORY):
+    for cause in (CostCause.VCPUS, CostCause.MEMORY):
         varied = len({amount(cause, timed.row) for timed in rows}) > 1
         line = by_cause.get(cause)
-        if Cause.NOTHING not in by_cause:
+        if CostCause.NOTHING not in by_cause:
             if varied and line is not None:
                 found[cause] = _Curve(_line(rows, line), measured=True)
             continue
@@ -114,7 +114,7 @@ def _line(rows: Sequence[Timed], line: Explanation) -> dict[int, float]:
 
 
 def _scaled(
-    rows: Sequence[Timed], cause: Cause, clear_ns: float, base: Calibration
+    rows: Sequence[Timed], cause: CostCause, clear_ns: float, base: Calibration
 ) -> tuple[dict[int, float], float]:
     """The base's curve of a cause through these rows, and by how much it misses them.
 
@@ -140,11 +140,11 @@ def _scaled(
     return {amount: factor * page(amount) for amount in known}, worst
 
 
-def _exact(cause: Cause, row: Row) -> int:
-    return row.memory_bytes if cause is Cause.MEMORY else row.vcpus
+def _exact(cause: CostCause, row: Row) -> int:
+    return row.memory_bytes if cause is CostCause.MEMORY else row.vcpus
 
 
-def _said_of(curves: Mapping[Cause, _Curve], base: Calibration) -> Iterator[str]:
+def _said_of(curves: Mapping[CostCause, _Curve], base: Calibration) -> Iterator[str]:
     if not curves:
         return
     names = " or ".join(cause.label for cause in curves)
@@ -155,18 +155,18 @@ def _said_of(curves: Mapping[Cause, _Curve], base: Calibration) -> Iterator[str]
 def _points(
     rows: Sequence[Timed],
     best: Explanation,
-    curves: Mapping[Cause, _Curve],
+    curves: Mapping[CostCause, _Curve],
     base: Calibration,
     least_margin: float,
-) -> dict[Action, tuple[Point, ...]]:
+) -> dict[Action, tuple[CostPoint, ...]]:
     """What a page costs, in the base's shares: by each cause that is open, or once."""
     # Whole seconds were rounded.
     rounded = [0.5 / row.seconds for row, *_ in rows if row.seconds == int(row.seconds)]
     margin = max(best.worst, least_margin, *rounded)
 
-    def point(vcpus: int | None, cost: float, memory_bytes: int | None = None) -> Point:
+    def point(vcpus: int | None, cost: float, memory_bytes: int | None = None) -> CostPoint:
         low, high = cost * max(0, 1 - margin), cost * (1 + margin)
-        return Point(vcpus, Span(round(low), round(cost), round(high)), memory_bytes)
+        return CostPoint(vcpus, Span(round(low), round(cost), round(high)), memory_bytes)
 
     shares = {action: base.steps[action].points[0].cost.likely_ns for action in _PAGE_STEPS}
     whole = sum(shares.values())
@@ -174,11 +174,11 @@ def _points(
     for action, share in shares.items():
         each = share / whole
         points = []
-        if Cause.MEMORY in curves:
-            costs = curves[Cause.MEMORY].costs
+        if CostCause.MEMORY in curves:
+            costs = curves[CostCause.MEMORY].costs
             points += [point(None, costs[size] * each, size) for size in sorted(costs)]
-        if Cause.VCPUS in curves:
-            costs = curves[Cause.VCPUS].costs
+        if CostCause.VCPUS in curves:
+            costs = curves[CostCause.VCPUS].costs
             points += [point(vcpus, costs[vcpus] * each) for vcpus in sorted(costs)]
         found[action] = tuple(points) or (point(1, best.page_ns * each),)
     if best.clear_determined:

@@ -24,7 +24,7 @@ from tdxreclaim.calibrate.causes import (
     rest_ns,
 )
 from tdxreclaim.calibrate.curves import calibration_of
-from tdxreclaim.costs.calibration import Calibration, Cause, Origin
+from tdxreclaim.costs.calibration import Calibration, CostCause, HostRecord
 from tdxreclaim.engine.plan import Order
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.tables.teardown import Action
@@ -96,7 +96,7 @@ class Fit:
 
 
 def fit(
-    observed: Sequence[Observed], base: Calibration, *, origin: Origin, margin: float = 0.01
+    observed: Sequence[Observed], base: Calibration, *, origin: HostRecord, margin: float = 0.01
 ) -> Fit:
     """Solve for what a page costs; what is not of a page is as in *base*.
 
@@ -135,11 +135,11 @@ def fit(
 
 
 def _undetermined(rows: Sequence[Timed], possible: Sequence[Explanation]) -> Iterator[Undetermined]:
-    for cause, name in ((Cause.VCPUS, "vCPUs"), (Cause.MEMORY, "memory")):
+    for cause, name in ((CostCause.VCPUS, "vCPUs"), (CostCause.MEMORY, "memory")):
         if len({amount(cause, timed.row) for timed in rows}) == 1:
             why = f"all of these had the same {name}: time one with other {name}"
             yield Undetermined(f"whether a page costs more with {name}", why)
-    if len(possible) > 1 and possible[0].cause is not Cause.NOTHING:
+    if len(possible) > 1 and possible[0].cause is not CostCause.NOTHING:
         yield Undetermined(
             f"whether {' or '.join(each.cause for each in possible)} makes a page dearer",
             "both grow together here: time two TDs of one size with different vCPUs",

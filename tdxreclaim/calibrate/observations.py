@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.costs.calibration import Row
 from tdxreclaim.costs.toml import Table
-from tdxreclaim.engine.plan import Clearing, Order
+from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError, UsageError
-from tdxreclaim.tables.kernels import Clearing as KernelClearing
-from tdxreclaim.tables.kernels import Version, find_kernel
+from tdxreclaim.tables.kernels import Clearing, Version, find_kernel
 from tdxreclaim.units import parse_size
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ def _row(table: Table, what: str) -> Row:
     shape = _shape(table, what, memory, table.integer("vcpus", 1))
     row = Row(
         order=table.choice("order", Order) if table.has("order") else Order.UPSTREAM,
-        clearing=Clearing.ALWAYS if _clears(table) else Clearing.NEVER,
+        clearing=ClearWhen.ALWAYS if _clears(table) else ClearWhen.NEVER,
         vcpus=shape.vcpus,
         memory_bytes=shape.memory_bytes,
         seconds=table.number("seconds"),
@@ -163,29 +162,29 @@ def _clears(table: Table) -> bool:
             raise table.bad("affected", "expected yes or no")
         affected = _AFFECTED[word]
     kernel = table.optional("kernel")
-    clearing = table.choice("clearing", Clearing) if table.has("clearing") else None
+    clearing = table.choice("clearing", ClearWhen) if table.has("clearing") else None
     if clearing is None:
         clearing = _clearing_of(table, kernel)
-    if clearing is Clearing.ON_ERRATUM and affected is None:
+    if clearing is ClearWhen.ON_ERRATUM and affected is None:
         raise table.bad(
             "affected", "missing: this kernel clears only on a CPU with tdx_pw_mce (yes, no)"
         )
     return clearing.clears(erratum=bool(affected))
 
 
-def _clearing_of(table: Table, kernel: str | None) -> Clearing:
+def _clearing_of(table: Table, kernel: str | None) -> ClearWhen:
     if kernel is None:
         raise table.bad("kernel", "missing, expected string, or clearing")
     release = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", kernel, re.ASCII)
     if release is None:
         raise table.bad("kernel", "not a kernel release (6.17, 6.18.2); say clearing instead")
     known = find_kernel(Version(int(release[1]), int(release[2])))
-    match known.clearing if known else KernelClearing.UNKNOWN:
-        case KernelClearing.ALWAYS:
-            return Clearing.ALWAYS
-        case KernelClearing.ON_ERRATUM:
-            return Clearing.ON_ERRATUM
-        case KernelClearing.NO_TDX_HOST:
+    match known.clearing if known else Clearing.UNKNOWN:
+        case Clearing.ALWAYS:
+            return ClearWhen.ALWAYS
+        case Clearing.ON_ERRATUM:
+            return ClearWhen.ON_ERRATUM
+        case Clearing.NO_TDX_HOST:
             raise table.bad("kernel", "this release cannot run TDs; say clearing instead")
         case _:
             raise table.bad("kernel", "newer than what is known; say clearing instead")

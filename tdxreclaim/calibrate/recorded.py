@@ -8,7 +8,7 @@ from tdxreclaim.calibrate.causes import rest_ns
 from tdxreclaim.calibrate.fit import fit
 from tdxreclaim.calibrate.observations import Observed
 from tdxreclaim.costs.calibration import Row
-from tdxreclaim.engine.plan import Clearing, Order
+from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import UnmeasurableError
 from tdxreclaim.units import PAGE_BYTES, Span
@@ -16,7 +16,7 @@ from tdxreclaim.units import PAGE_BYTES, Span
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tdxreclaim.costs.calibration import Calibration, Origin
+    from tdxreclaim.costs.calibration import Calibration, HostRecord
     from tdxreclaim.costs.watch import Followed
     from tdxreclaim.costs.watched import Rate
 
@@ -57,7 +57,7 @@ def published_page(base: Calibration) -> Span:
 
 
 def calibration(
-    followed: Iterable[Followed], base: Calibration, *, clears: bool, origin: Origin
+    followed: Iterable[Followed], base: Calibration, *, clears: bool, origin: HostRecord
 ) -> Calibration:
     """The steps of a page as measured in sum, and a row for each TD.
 
@@ -95,7 +95,7 @@ def _row(each: Followed, rate: Rate, base: Calibration, *, clears: bool) -> Row:
     shape = Shape(memory_bytes=each.memory_bytes or 0, vcpus=each.vcpus or 0)
     row = Row(
         order=Order.UPSTREAM,
-        clearing=Clearing.ALWAYS if clears else Clearing.NEVER,
+        clearing=ClearWhen.ALWAYS if clears else ClearWhen.NEVER,
         vcpus=shape.vcpus,
         memory_bytes=shape.memory_bytes,
         seconds=1,

@@ -23,7 +23,14 @@ from dataclasses import dataclass, field
 from math import sqrt
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.costs.calibration import Beyond, Calibration, Origin, Point, Provenance, StepCost
+from tdxreclaim.costs.calibration import (
+    Beyond,
+    Calibration,
+    CostPoint,
+    HostRecord,
+    Provenance,
+    StepCost,
+)
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.tables.kernels import FIRST_WITH_TDS, RUNS_TDS
 from tdxreclaim.tables.teardown import Action
@@ -207,7 +214,7 @@ def read(
     )
 
 
-def calibration(recording: Recording, record: Origin, *, vcpus: int | None) -> Calibration:
+def calibration(recording: Recording, record: HostRecord, *, vcpus: int | None) -> Calibration:
     """The steps that were recorded, as a calibration that has no others.
 
     *vcpus* is how many the TD had: what depends on them is then known for that
@@ -231,7 +238,7 @@ def calibration(recording: Recording, record: Origin, *, vcpus: int | None) -> C
         leaves_out=("what no traced function covers: the walk of the page tables, yields, locks",),
         steps={
             action: StepCost(
-                points=(Point(vcpus or 1, times.span),),
+                points=(CostPoint(vcpus or 1, times.span),),
                 beyond=Beyond.RISE if vcpus and action is Action.KICK else Beyond.HOLD,
                 provenance=Provenance.MEASURED,
                 source=f"{recording.form}, {times.samples} times",

@@ -21,7 +21,7 @@ from tdxreclaim.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdxreclaim.costs.calibration import Calibration, Origin, Row
+    from tdxreclaim.costs.calibration import Calibration, HostRecord, Row
     from tdxreclaim.tables.kernels import Version
 
 _NOT_STATED = "not stated"
@@ -253,9 +253,9 @@ def _origin(
     kernel: str | None,
     date: str | None,
     origin: str,
-) -> Origin:
+) -> HostRecord:
     from tdxreclaim.cli.values import parse_cpu
-    from tdxreclaim.costs.calibration import Origin
+    from tdxreclaim.costs.calibration import HostRecord
     from tdxreclaim.tables.cpus import INTEL
 
     if kernel is not None:
@@ -264,7 +264,7 @@ def _origin(
     if cpu is not None:
         found = parse_cpu(cpu)
         known = f"{found.vendor or INTEL} {found.family}/{found.model or 0:#04x}"
-    return Origin(
+    return HostRecord(
         name=name,
         host=host or _NOT_STATED,
         kernel=kernel or _NOT_STATED,
@@ -321,7 +321,7 @@ def fit(
     _say(whole, text, json, format_, color)
 
 
-def _timed(file: str) -> tuple[str, tuple[Row, ...], Origin | None]:
+def _timed(file: str) -> tuple[str, tuple[Row, ...], HostRecord | None]:
     """Return the shutdowns in a file, and of a calibration its record."""
     from tdxreclaim.calibrate.observations import is_table, parse_csv
     from tdxreclaim.costs.calibration import SHIPPED
@@ -339,7 +339,7 @@ def _timed(file: str) -> tuple[str, tuple[Row, ...], Origin | None]:
     return file, tuple(row for row in record.rows if row not in others), record.itself
 
 
-def _common(records: list[Origin], stated: Origin) -> Origin:
+def _common(records: list[HostRecord], stated: HostRecord) -> HostRecord:
     """Return what all records say of their host, under what was stated.
 
     Raises:

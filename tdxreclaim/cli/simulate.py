@@ -190,7 +190,7 @@ def _simulate(
     from tdxreclaim.costs.scene import compare as what_ifs
     from tdxreclaim.costs.scene import set_scene
     from tdxreclaim.costs.simulate import simulate as run
-    from tdxreclaim.engine.plan import Clearing, Order
+    from tdxreclaim.engine.plan import ClearWhen, Order
     from tdxreclaim.engine.shape import MAX_VCPUS, Shape
     from tdxreclaim.policy.decide import decide
     from tdxreclaim.report.simulate.simulation import Simulation
@@ -216,7 +216,7 @@ def _simulate(
             decision,
             packages=package_count,
             order=Order(order) if order else None,
-            clearing=Clearing(clear) if clear else None,
+            clearing=ClearWhen(clear) if clear else None,
         )
     with naming_options(), Progress("simulate", "pages") as progress:
         result = run(
@@ -232,7 +232,14 @@ def _simulate(
         )
     compared = what_ifs(shape, scene, calibration, names)
     return Simulation(
-        decision, chosen.source, scene, shape, result, compared, calibration, trace=steps
+        decision=decision,
+        source=chosen.source,
+        scene=scene,
+        shape=shape,
+        result=result,
+        what_ifs=compared,
+        calibration=calibration,
+        trace=steps,
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tdxreclaim.calibrate.recorded import Measured
     from tdxreclaim.cli.watch_screen import Screen
-    from tdxreclaim.costs.calibration import Calibration, Origin
+    from tdxreclaim.costs.calibration import Calibration, HostRecord
     from tdxreclaim.costs.watch import Stated, Watch
     from tdxreclaim.facts.kvm.counters import Counters
 
@@ -280,7 +280,7 @@ class _Recorder(NamedTuple):
     """Where a record goes, and what the watch itself cannot tell of the host."""
 
     path: str
-    origin: Origin
+    origin: HostRecord
     clears: bool
 
     def write(self, watched: Watch, base: Calibration) -> None:
@@ -300,7 +300,7 @@ def _recorder(
     import time
 
     from tdxreclaim.cli.host_options import read_chosen_host
-    from tdxreclaim.costs.calibration import Origin
+    from tdxreclaim.costs.calibration import HostRecord
     from tdxreclaim.costs.scene import identified_cpu, set_scene
     from tdxreclaim.policy.decide import decide
 
@@ -323,7 +323,7 @@ def _recorder(
     )
     decision = decide(chosen.facts)
     scene = set_scene(decision, packages=1)
-    origin = Origin(
+    origin = HostRecord(
         name="watch",
         host=scene.cpu,
         kernel=decision.kernel.release or "not stated",

@@ -38,7 +38,7 @@ from tdxreclaim.units import Span
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tdxreclaim.engine.plan import Clearing, Order
+    from tdxreclaim.engine.plan import ClearWhen, Order
     from tdxreclaim.tables.teardown import Action
 
 
@@ -62,7 +62,7 @@ class Provenance(StrEnum):
     ASSUMED = "assumed"
 
 
-class Cause(StrEnum):
+class CostCause(StrEnum):
     """What a cost may grow with."""
 
     NOTHING = "nothing"
@@ -72,7 +72,7 @@ class Cause(StrEnum):
     @property
     def label(self) -> str:
         """How prose spells it."""
-        return "vCPUs" if self is Cause.VCPUS else self.value
+        return "vCPUs" if self is CostCause.VCPUS else self.value
 
 
 class Beyond(StrEnum):
@@ -82,26 +82,26 @@ class Beyond(StrEnum):
     RISE = "rise"
 
 
-class Point(NamedTuple):
+class CostPoint(NamedTuple):
     """A cost at a number of vCPUs, at a size of memory, or at both."""
 
     vcpus: int | None
     cost: Span
     memory_bytes: int | None = None
 
-    def amount(self, cause: Cause) -> int | None:
+    def amount(self, cause: CostCause) -> int | None:
         """How much there was of *cause*; None: the point tells nothing of it."""
-        return self.memory_bytes if cause is Cause.MEMORY else self.vcpus
+        return self.memory_bytes if cause is CostCause.MEMORY else self.vcpus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepCost:
     """What one step costs, by what it may grow with."""
 
-    points: tuple[Point, ...]
+    points: tuple[CostPoint, ...]
     """One point where nothing matters."""
     beyond: Beyond
-    grows_with: tuple[Cause, ...] = (Cause.VCPUS,)
+    grows_with: tuple[CostCause, ...] = (CostCause.VCPUS,)
     """Causes that are not excluded; none is NOTHING."""
     provenance: Provenance
     source: str
@@ -113,10 +113,10 @@ class StepCost:
     @property
     def is_plain(self) -> bool:
         """Whether it is one cost, whatever the TD."""
-        return self.points == (Point(1, self.points[0].cost),) and self.beyond is Beyond.HOLD
+        return self.points == (CostPoint(1, self.points[0].cost),) and self.beyond is Beyond.HOLD
 
     def at(
-        self, vcpus: int, memory_bytes: int | None = None, *, cause: Cause | None = None
+        self, vcpus: int, memory_bytes: int | None = None, *, cause: CostCause | None = None
     ) -> Span:
         """The cost of a TD: the envelope over every curve that its causes leave possible.
 
@@ -130,10 +130,10 @@ class StepCost:
         causes = (cause,) if cause in self.grows_with else self.grows_with
         if len(self.points) == 1 or not causes:
             return self.points[0].cost
-        amounts = {Cause.VCPUS: vcpus, Cause.MEMORY: memory_bytes}
+        amounts = {CostCause.VCPUS: vcpus, CostCause.MEMORY: memory_bytes}
         return envelope([span for each in causes for span in self._curves(each, amounts[each])])
 
-    def _curves(self, cause: Cause, amount: int | None) -> list[Span]:
+    def _curves(self, cause: CostCause, amount: int | None) -> list[Span]:
         curve = self._curve(cause)
         if amount is None:
             return [span for _, span in curve]
@@ -146,7 +146,7 @@ class StepCost:
         left, right = next(pair for pair in pairwise(curve) if pair[0][0] < amount <= pair[1][0])
         return [_between(left, right, amount)]
 
-    def _curve(self, cause: Cause) -> list[tuple[int, Span]]:
+    def _curve(self, cause: CostCause) -> list[tuple[int, Span]]:
         """The points of a cause, ascending; several at one amount are one."""
         found: dict[int, list[Span]] = {}
         for point in self.points:
@@ -185,7 +185,7 @@ class Row:
     """A whole teardown that somebody timed."""
 
     order: Order
-    clearing: Clearing
+    clearing: ClearWhen
     vcpus: int
     memory_bytes: int
     seconds: float
@@ -194,7 +194,7 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Origin:
+class HostRecord:
     """Where and when numbers were taken."""
 
     name: str
@@ -239,13 +239,13 @@ class Calibration:
     """The CPU as ``GenuineIntel 6/0x8f``; None: not stated."""
     fitted: int | None = None
     """How many numbers were fitted to the rows; None: not stated."""
-    sources: tuple[Origin, ...] = ()
+    sources: tuple[HostRecord, ...] = ()
     """The calibrations that it was merged from; empty: it was not merged."""
 
     @property
-    def itself(self) -> Origin:
+    def itself(self) -> HostRecord:
         """Its own record."""
-        return Origin(
+        return HostRecord(
             name=self.name,
             host=self.host,
             kernel=self.kernel,
@@ -255,11 +255,11 @@ class Calibration:
         )
 
     @property
-    def causes(self) -> tuple[Cause, ...]:
+    def causes(self) -> tuple[CostCause, ...]:
         """What its costs may grow with, where it leaves several open; else empty."""
         found = {each for cost in self.steps.values() for each in cost.grows_with}
         several = len(self.steps) and any(len(cost.grows_with) > 1 for cost in self.steps.values())
-        return tuple(each for each in Cause if each in found) if several else ()
+        return tuple(each for each in CostCause if each in found) if several else ()
 
     @property
     def stand_ins(self) -> dict[Action, str]:

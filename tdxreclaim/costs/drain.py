@@ -27,7 +27,7 @@ from tdxreclaim.units import PAGE_BYTES, ZERO, Span
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from tdxreclaim.costs.calibration import Calibration, Cause
+    from tdxreclaim.costs.calibration import Calibration, CostCause
     from tdxreclaim.costs.scene import Scene
 
 MOST_TDS = 4096
@@ -75,7 +75,7 @@ class Schedule:
     """Whether the memory's bandwidth says how long it takes, by the likely times."""
     slots: tuple[Slot, ...]
     """By the likely times, in the TDs' order."""
-    by_cause: tuple[tuple[Cause, Span], ...]
+    by_cause: tuple[tuple[CostCause, Span], ...]
     """The total if one cause drives what a page costs; empty where no two are left open."""
     bytes_a_second: float
     """What they ask of the memory while most of them run, by the likely times."""
@@ -217,7 +217,7 @@ _PHASES = (Phase.GUEST_PAGES, Phase.HKID, Phase.CONTROL_PAGES)
 
 def _by_cause(
     estimates: Sequence[Estimate], at_once: int, floor: Span
-) -> Iterator[tuple[Cause, Span]]:
+) -> Iterator[tuple[CostCause, Span]]:
     for cause in estimates[0].causes if all(each.causes for each in estimates) else ():
         ends = []
         for part in range(3):

@@ -22,7 +22,7 @@ from tdxreclaim.units import ZERO, Span
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from tdxreclaim.costs.calibration import Calibration, Cause, Extrapolation, Provenance, Row
+    from tdxreclaim.costs.calibration import Calibration, CostCause, Extrapolation, Provenance, Row
 
 Counts = Counter[tuple[Phase, Action]]
 
@@ -82,7 +82,7 @@ class Estimate:
 
     steps: tuple[StepBill, ...]
     """By phase (A, B, C) and action, whatever the plan's order; none with count 0."""
-    causes: Mapping[Cause, Span]
+    causes: Mapping[CostCause, Span]
     """The total if one cause drives the costs; empty where the calibration leaves no two open."""
     mapped_bytes: int
     calibration: str
@@ -157,7 +157,7 @@ class Validation:
 
 
 def prices(
-    calibration: Calibration, shape: Shape, cause: Cause | None = None
+    calibration: Calibration, shape: Shape, cause: CostCause | None = None
 ) -> dict[Action, Span]:
     """What each step costs for a TD; if *cause* alone drives the costs, where it is given."""
     return {

@@ -6,24 +6,25 @@ second table.  What the decision leaves open is assumed, and said.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.costs.estimate import Estimate, estimate
 from tdxreclaim.engine.module import Platform
-from tdxreclaim.engine.plan import HKID_FIRST, PLANS, Clearing, Order, Plan, plan_of
+from tdxreclaim.engine.plan import HKID_FIRST, PLANS, ClearWhen, Order, Plan, plan_of
 from tdxreclaim.errors import UsageError
 from tdxreclaim.policy.model import Decision, KernelFinding, Posture, Silicon, Verdict
 from tdxreclaim.tables.kernels import (
     FIRST_THAT_SKIPS,
     RUNS_TDS,
+    Clearing,
     FailedPage,
     find_kernel,
     release_series,
     spell_span,
     upstream_version,
 )
-from tdxreclaim.tables.kernels import Clearing as KernelClearing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
     from tdxreclaim.engine.shape import Shape
 
 
-def _careful_plan(clearing: KernelClearing) -> Plan:
+def _careful_plan(clearing: Clearing) -> Plan:
     """The plan of releases that clear so; of those that hand failed pages back, if some do."""
     plans = [PLANS[str(row.first)] for row in RUNS_TDS if row.clearing is clearing]
     return next((each for each in plans if each.failed_page is FailedPage.HANDED_BACK), plans[0])
 
 
 # The plan for a kernel that is not known: it clears as every release since 6.18 does.
-_DEFAULT_PLAN = _careful_plan(KernelClearing.ON_ERRATUM)
+_DEFAULT_PLAN = _careful_plan(Clearing.ON_ERRATUM)
 
 
 class Scene(NamedTuple):
@@ -52,7 +53,8 @@ class Scene(NamedTuple):
     assumed: tuple[str, ...]
 
 
-class WhatIf(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WhatIf:
     """The same TD under another plan or on another CPU."""
 
     plan: Plan
@@ -68,7 +70,7 @@ def set_scene(
     *,
     packages: int,
     order: Order | None = None,
-    clearing: Clearing | None = None,
+    clearing: ClearWhen | None = None,
 ) -> Scene:
     """Return the plan and the platform that a decision means, as far as it tells.
 
@@ -80,7 +82,7 @@ def set_scene(
     affected = _affected(decision, assumed)
     plan, kernel = _plan(decision, assumed)
     if decision.posture is Posture.AT_RISK or decision.kernel.ignores:
-        plan = plan.with_clearing(Clearing.NEVER)
+        plan = plan.with_clearing(ClearWhen.NEVER)
         assumed.append(f"nothing is cleared: {decision.posture_because}")
     if order is Order.HKID_FIRST:
         plan = HKID_FIRST.with_clearing(plan.clearing)
@@ -135,9 +137,9 @@ def _plan(decision: Decision, assumed: list[str]) -> tuple[Plan, str]:
     kernel = decision.kernel
     name = kernel.release or "an unknown kernel"
     match kernel.clearing:
-        case KernelClearing.ALWAYS | KernelClearing.ON_ERRATUM:
+        case Clearing.ALWAYS | Clearing.ON_ERRATUM:
             return _plan_of_kernel(kernel), name
-        case KernelClearing.NO_TDX_HOST if decision.verdict is not Verdict.NOT_APPLICABLE:
+        case Clearing.NO_TDX_HOST if decision.verdict is not Verdict.NOT_APPLICABLE:
             why = f"{name} cannot run TDs ({kernel.because}); name another release"
             raise UsageError("kernel", why)
         case _:
@@ -161,7 +163,7 @@ def _comparable() -> Iterator[tuple[str, Plan, str]]:
     for row, following in zip_longest(compared, compared[1:]):
         last = RUNS_TDS[-1] if following is None else RUNS_TDS[RUNS_TDS.index(following) - 1]
         yield str(row.first), PLANS[str(row.first)], spell_span(row.first, last.last)
-    yield HKID_FIRST.name, HKID_FIRST.with_clearing(Clearing.ON_ERRATUM), "HKID first (no release)"
+    yield HKID_FIRST.name, HKID_FIRST.with_clearing(ClearWhen.ON_ERRATUM), "HKID first (no release)"
 
 
 # What can be compared, and how it is called.

@@ -17,7 +17,7 @@ from tdxreclaim.engine.faults import (
 from tdxreclaim.engine.plan import PLANS, Order, Plan
 from tdxreclaim.engine.recorder import Event, Recorder
 from tdxreclaim.engine.reuse import Aftermath, Hazard
-from tdxreclaim.engine.teardown import FailedPages, Host
+from tdxreclaim.engine.teardown import EmulatedHost, FailedPages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -128,7 +128,7 @@ def simulate(  # noqa: PLR0913 - one argument for each thing that can be varied
     for page in recorder.pages:
         machine.pages.isolate(page)
     cheap = {action: span.likely_ns for action, span in prices(calibration, shape).items()}
-    host = Host(machine, shape, plan, prices=cheap, recorder=recorder, progress=progress)
+    host = EmulatedHost(machine, shape, plan, prices=cheap, recorder=recorder, progress=progress)
     for page, line in put_in(injections, machine, shape, plan.order, seed, tick(0)):
         host.note_fault(page, line)
     host.tear_down()

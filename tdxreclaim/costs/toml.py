@@ -13,14 +13,14 @@ from tdxreclaim.costs.calibration import (
     SCHEMA,
     Beyond,
     Calibration,
-    Cause,
-    Origin,
-    Point,
+    CostCause,
+    CostPoint,
+    HostRecord,
     Provenance,
     Row,
     StepCost,
 )
-from tdxreclaim.engine.plan import Clearing, Order
+from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import PAGE_BYTES, Span, format_size
@@ -74,7 +74,7 @@ def _list(name: str, values: tuple[str, ...]) -> Iterator[str]:
     yield "]"
 
 
-def _origin_lines(origin: Origin) -> Iterator[str]:
+def _origin_lines(origin: HostRecord) -> Iterator[str]:
     for name, value in origin.fields().items():
         if value is not None:
             yield f"{name} = {text(value)}"
@@ -264,8 +264,8 @@ def load(text: str, what: str) -> Calibration:
     return calibration
 
 
-def _origin(table: Table) -> Origin:
-    origin = Origin(
+def _origin(table: Table) -> HostRecord:
+    origin = HostRecord(
         name=table.text("name"),
         host=table.text("host"),
         kernel=table.text("kernel"),
@@ -287,8 +287,8 @@ def _step(table: Table) -> StepCost:
         points = tuple(_point(each) for each in table.tables("points"))
         _check_points(table, points, grows_with)
     else:
-        beyond, grows_with = Beyond.HOLD, (Cause.VCPUS,)
-        points = (Point(1, read_span(table)),)
+        beyond, grows_with = Beyond.HOLD, (CostCause.VCPUS,)
+        points = (CostPoint(1, read_span(table)),)
     table.done()
     return StepCost(
         points=points,
@@ -301,17 +301,19 @@ def _step(table: Table) -> StepCost:
     )
 
 
-def _grows_with(table: Table) -> tuple[Cause, ...]:
+def _grows_with(table: Table) -> tuple[CostCause, ...]:
     if not table.has("grows_with"):
-        return (Cause.VCPUS,)
+        return (CostCause.VCPUS,)
     named = table.texts("grows_with")
-    able = [cause.value for cause in Cause if cause is not Cause.NOTHING]
+    able = [cause.value for cause in CostCause if cause is not CostCause.NOTHING]
     if not set(named) <= set(able) or len(set(named)) < len(named):
         raise table.bad("grows_with", f"expected a list of {' and '.join(able)}")
-    return tuple(Cause(each) for each in named)
+    return tuple(CostCause(each) for each in named)
 
 
-def _check_points(table: Table, points: tuple[Point, ...], causes: tuple[Cause, ...]) -> None:
+def _check_points(
+    table: Table, points: tuple[CostPoint, ...], causes: tuple[CostCause, ...]
+) -> None:
     if not points:
         raise table.bad("points", "expected at least one")
     keys = [(point.vcpus or 0, point.memory_bytes or 0) for point in points]
@@ -323,12 +325,12 @@ def _check_points(table: Table, points: tuple[Point, ...], causes: tuple[Cause, 
             raise table.bad("grows_with", f"no point says at which {cause.label} it is")
 
 
-def _point(table: Table) -> Point:
+def _point(table: Table) -> CostPoint:
     vcpus = table.integer("vcpus", 1) if table.has("vcpus") else None
     memory = table.integer("memory_bytes", PAGE_BYTES) if table.has("memory_bytes") else None
     if vcpus is None and memory is None:
         raise table.bad("vcpus", "missing, expected integer")
-    point = Point(vcpus, read_span(table), memory)
+    point = CostPoint(vcpus, read_span(table), memory)
     table.done()
     return point
 
@@ -344,7 +346,7 @@ def read_span(table: Table) -> Span:
 def _row(table: Table) -> Row:
     row = Row(
         order=table.choice("order", Order),
-        clearing=table.choice("clearing", Clearing),
+        clearing=table.choice("clearing", ClearWhen),
         vcpus=table.integer("vcpus", 1),
         memory_bytes=table.integer("memory_bytes", PAGE_BYTES),
         seconds=table.number("seconds"),

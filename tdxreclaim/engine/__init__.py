@@ -1,18 +1,16 @@
-"""What a host's page reclaim would do, and how long it would take.
+"""The emulated machine: a TDX module, its pages, and the kernel that drives them.
 
-Pure: no file, clock, environment or terminal.  From left to right, each
-importing only from its left:
+Pure: no file, clock, environment or terminal; it knows no host and no command
+line.  From left to right, each importing only from its left:
 
 ``states``, ``truth``
     the states, and what an access does to a line
-``leaves``, ``memory``, ``machine``
+``leaves``, ``pages``, ``module``
     the emulated TDX module and its pages
-``plan``, ``shape``, ``trace``, ``host``, ``reuse``, ``inject``
+``plan``, ``shape``, ``build``, ``recorder``, ``teardown``, ``reuse``, ``faults``
     the kernel that drives it, and what goes wrong
-``calibration``, ``cost``
-    the time, in closed form
-``simulate``, ``script``, ``scenarios``
-    all of it together
+``script``, ``scenarios``
+    sentences that can be run
 
 Importing this package imports none of them.
 """

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.engine.module import Machine, Platform
 from tdxreclaim.engine.pages import PageStore
-from tdxreclaim.engine.states import Dirty, Health, Line, Page, Use
+from tdxreclaim.engine.states import Dirty, Health, Line, PageState, Use
 from tdxreclaim.engine.truth import Mode
 
 if TYPE_CHECKING:
     from tdxreclaim.engine.shape import Shape
 
 
-def initial_page(use: Use, mode: Mode) -> Page:
+def initial_page(use: Use, mode: Mode) -> PageState:
     """A page of a TD as the teardown finds it.
 
     Every line counts as changed in the cache and not yet in memory: the most
     that a cache can hold back, so that a missing flush shows.
     """
     fits = Health.MAC_FITS if mode is Mode.CI else Health.MAC_UNFIT
-    return Page(use, Line(True, fits, Dirty.GLOBAL if use is Use.TDR else Dirty.TD))
+    return PageState(use, Line(True, fits, Dirty.GLOBAL if use is Use.TDR else Dirty.TD))
 
 
 def build(shape: Shape, platform: Platform) -> Machine:

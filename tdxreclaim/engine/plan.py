@@ -2,7 +2,7 @@
 
 A ``Plan`` is a sequence of stages; a stage does its steps to each thing in
 its scope (each guest page, each vCPU, the TD).  Nothing here acts:
-``host.Host`` performs a plan, ``cost`` prices one.
+``teardown.EmulatedHost`` performs a plan; what it costs is priced elsewhere.
 
 Every row of ``tables.kernels`` whose KVM runs TDs has a plan, made from it.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Clearing(StrEnum):
+class ClearWhen(StrEnum):
     """When the host clears a page that it got back."""
 
     ALWAYS = "always"
@@ -37,7 +37,7 @@ class Clearing(StrEnum):
 
     def clears(self, *, erratum: bool) -> bool:
         """Whether it clears on a CPU with or without the erratum."""
-        return self is Clearing.ALWAYS or (self is Clearing.ON_ERRATUM and erratum)
+        return self is ClearWhen.ALWAYS or (self is ClearWhen.ON_ERRATUM and erratum)
 
 
 class Order(StrEnum):
@@ -63,7 +63,7 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Step:
+class PlanStep:
     """One step, and where it was read."""
 
     action: Action
@@ -74,7 +74,7 @@ class Step:
     goes_on: bool = False
     """The host goes on where it fails."""
     source: str
-    certainty: Certainty = Certainty.VERIFIED
+    certainty: Certainty = Certainty.UNVERIFIED
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +83,7 @@ class Stage:
 
     phase: Phase
     scope: Scope
-    steps: tuple[Step, ...]
+    steps: tuple[PlanStep, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class Plan:
 
     name: str
     order: Order
-    clearing: Clearing
+    clearing: ClearWhen
     kernels: str
     """Releases it stands for, for people."""
     row: KernelRow | None
@@ -103,18 +103,18 @@ class Plan:
     """What becomes of a guest page whose BLOCK, REMOVE or WBINVD failed."""
     stages: tuple[Stage, ...]
     note: str
-    certainty: Certainty = Certainty.VERIFIED
+    certainty: Certainty = Certainty.UNVERIFIED
 
     @property
     def released(self) -> bool:
         """Whether a release has this order."""
         return self.row is not None
 
-    def with_clearing(self, clearing: Clearing) -> Plan:
+    def with_clearing(self, clearing: ClearWhen) -> Plan:
         """The same plan, clearing at another time."""
         return replace(self, clearing=clearing)
 
-    def lines(self, *, erratum: bool) -> Iterator[tuple[Stage, Step]]:
+    def lines(self, *, erratum: bool) -> Iterator[tuple[Stage, PlanStep]]:
         """Its steps one by one, without the clears that it would skip."""
         clears = self.clearing.clears(erratum=erratum)
         for stage in self.stages:
@@ -147,14 +147,21 @@ _CLEAR = (
 _RFC = "20250313181629.17764-1-adrian.hunter@intel.com"
 
 
-def _step(action: Action, function: str, *, key: Key = Key.TD, retried: bool = False) -> Step:
-    return Step(action=action, key=key, retried=retried, source=f"{_KVM}, {function}")
+def _step(action: Action, function: str, *, key: Key = Key.TD, retried: bool = False) -> PlanStep:
+    """A step as it was read in *function*."""
+    return PlanStep(
+        action=action,
+        key=key,
+        retried=retried,
+        source=f"{_KVM}, {function}",
+        certainty=Certainty.VERIFIED,
+    )
 
 
-_CLEARED = Step(action=Action.CLEAR, source=_CLEAR)
+_CLEARED = PlanStep(action=Action.CLEAR, source=_CLEAR, certainty=Certainty.VERIFIED)
 
 
-def _reclaim(phase: Phase, scope: Scope, function: str, *then: Step) -> Stage:
+def _reclaim(phase: Phase, scope: Scope, function: str, *then: PlanStep) -> Stage:
     """A stage that reclaims pages and clears each."""
     reclaimed = _step(Action.RECLAIM, function)
     return Stage(phase=phase, scope=scope, steps=(reclaimed, *then, _CLEARED))
@@ -179,8 +186,8 @@ _RECLAIM_PAGES = Stage(
     phase=Phase.GUEST_PAGES,
     scope=Scope.GUEST_PAGE,
     steps=(
-        Step(action=Action.RECLAIM, source=_RFC),
-        Step(action=Action.CLEAR, source=_RFC),
+        PlanStep(action=Action.RECLAIM, source=_RFC, certainty=Certainty.VERIFIED),
+        PlanStep(action=Action.CLEAR, source=_RFC, certainty=Certainty.VERIFIED),
     ),
 )
 
@@ -242,8 +249,8 @@ def _plan_of(row: KernelRow) -> Plan:
 
 
 _CLEARING = {
-    kernels.Clearing.ALWAYS: Clearing.ALWAYS,
-    kernels.Clearing.ON_ERRATUM: Clearing.ON_ERRATUM,
+    kernels.Clearing.ALWAYS: ClearWhen.ALWAYS,
+    kernels.Clearing.ON_ERRATUM: ClearWhen.ON_ERRATUM,
 }
 
 
@@ -251,13 +258,14 @@ HKID_FIRST = Plan(
     name="hkid-first",
     order=Order.HKID_FIRST,
     # Its published times were taken in March 2025, before any kernel skipped.
-    clearing=Clearing.ALWAYS,
+    clearing=ClearWhen.ALWAYS,
     kernels="none",
     row=None,
     finds_poisoned_page=False,
     failed_page=FailedPage.LEAKED,
     stages=(*_RELEASE_HKID, _RECLAIM_PAGES, *_RECLAIM_CONTROL),
     note="in no release (KVM_TDX_TERMINATE_VM was dropped); emulation only",
+    certainty=Certainty.VERIFIED,
 )
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from tdxreclaim.engine.plan import Scope
-    from tdxreclaim.engine.states import Line, Page
+    from tdxreclaim.engine.states import Line, PageState
     from tdxreclaim.engine.truth import Op, Seen
     from tdxreclaim.tables.seamcalls import Reply
     from tdxreclaim.tables.teardown import Action, Phase
@@ -39,9 +39,9 @@ class Event:
     reply: Reply | None = None
     """None where no SEAMCALL was made."""
     seen: Seen | None = None
-    before: Page | Line | None = None
+    before: PageState | Line | None = None
     """The line where it is about one line, else the page."""
-    after: Page | Line | None = None
+    after: PageState | Line | None = None
 
 
 class Recorder:

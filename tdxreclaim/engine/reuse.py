@@ -21,7 +21,7 @@ from tdxreclaim.engine.states import (
     PAGES,
     Dirty,
     Health,
-    Page,
+    PageState,
     Use,
 )
 from tdxreclaim.engine.truth import PRIVATE, Key, Op, Seen
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tdxreclaim.engine.plan import Plan
-    from tdxreclaim.engine.teardown import Host
+    from tdxreclaim.engine.teardown import EmulatedHost
 
 
 # A guest page that the module did not give back.
@@ -79,7 +79,7 @@ def mark(check: MachineCheck, platform: Platform, plan: Plan) -> Mark:
 class Aftermath:
     """A machine whose TD was torn down, in the host's hands."""
 
-    def __init__(self, host: Host, recorder: Recorder) -> None:
+    def __init__(self, host: EmulatedHost, recorder: Recorder) -> None:
         """Take the machine over that *host* tore the TD down on."""
         self._machine = machine = host.machine
         self._kept_out = host.kept_out
@@ -231,7 +231,7 @@ class Aftermath:
         return codes if len(apart) == LINES_PER_PAGE else codes | {state}
 
 
-def _has(page: Page, hazard: Hazard) -> bool:
+def _has(page: PageState, hazard: Hazard) -> bool:
     line = page.line
     match hazard:
         case Hazard.STILL_THE_TDS:

@@ -16,7 +16,7 @@ from tdxreclaim.engine.plan import PLANS
 from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.states import PAGES, Dirty, Health, Line, PageType, SeptEntry, Use
-from tdxreclaim.engine.teardown import Host
+from tdxreclaim.engine.teardown import EmulatedHost
 from tdxreclaim.tables.modulechecks import CHECKS
 from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 from tdxreclaim.tables.sources import Certainty
@@ -155,7 +155,7 @@ class Script:
         self.machine.script(Leaf.TDH_MEM_RANGE_BLOCK, _PAGE, busy)
         shape = Shape(memory_bytes=4096, vcpus=1, base_pfn=0, tdcx_pages_per_vcpu=0, tdcs_pages=0)
         plan = PLANS["6.18"]
-        host = Host(self.machine, shape, plan, prices=dict.fromkeys(Action, 0))
+        host = EmulatedHost(self.machine, shape, plan, prices=dict.fromkeys(Action, 0))
         first = plan.stages[0]
         host.perform(first, _PAGE)
         done = {action.label: n for (_, action), n in host.counts.items()}

@@ -20,7 +20,7 @@ bits  meaning
 ====  =====================================================================
 
 Lines that differ from the rest of their page are kept apart, by
-``machine.Machine``.
+``module.Machine``.
 
 Sources: TDX Module Base Architecture Specification 348549 (sections 16.2 to
 16.6), read in translation; TDX module 1.5.01 sources for page types and
@@ -158,7 +158,7 @@ LINES = tuple(Line(bool(c >> 4), Health(c >> 2 & 3), Dirty(c & 3)) for c in rang
 """Every line state, indexed by its code."""
 
 
-class Page(NamedTuple):
+class PageState(NamedTuple):
     """One page whose 64 lines are alike."""
 
     use: Use
@@ -168,13 +168,13 @@ class Page(NamedTuple):
     def code(self) -> int:
         """The page in one byte, 0-255.
 
-        >>> Page(Use.MAPPED, Line(True, Health.MAC_FITS, Dirty.TD)).code
+        >>> PageState(Use.MAPPED, Line(True, Health.MAC_FITS, Dirty.TD)).code
         86
         """
         return self.use << 5 | self.line.code
 
 
-PAGES = tuple(Page(Use(c >> 5), LINES[c & 31]) for c in range(256))
+PAGES = tuple(PageState(Use(c >> 5), LINES[c & 31]) for c in range(256))
 """Every page state, indexed by its code."""
 
 
@@ -213,7 +213,7 @@ def table256(line_codes: bytes, uses: frozenset[Use] = frozenset(Use)) -> bytes:
     )
 
 
-def describe(state: Page | Line) -> str:
+def describe(state: PageState | Line) -> str:
     """A state in words; MAC_UNFIT and "not dirty" go without saying.
 
     >>> describe(PAGES[86])
@@ -222,7 +222,7 @@ def describe(state: Page | Line) -> str:
     'TD-owned, MAC fits, dirty under td'
     """
     words = []
-    if isinstance(state, Page):
+    if isinstance(state, PageState):
         mapped = "" if state.use.sept is SeptEntry.FREE else f" {state.use.sept}"
         words.append(state.use.page_type.name + mapped)
         state = state.line

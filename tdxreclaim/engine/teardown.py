@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.engine.plan import Plan, Scope, Stage, Step
+from tdxreclaim.engine.plan import Plan, PlanStep, Scope, Stage
 from tdxreclaim.engine.recorder import Event, Recorder
 from tdxreclaim.engine.states import LINES_PER_PAGE, PAGES, Dirty, KeyIdState
 from tdxreclaim.engine.truth import Key, Op
@@ -86,7 +86,7 @@ class _Outcome(NamedTuple):
     epochs: int
 
 
-class Host:
+class EmulatedHost:
     """Drives one machine through one plan.  Use once."""
 
     def __init__(
@@ -211,7 +211,7 @@ class Host:
         """What the stage makes of one page in *state*, found by doing it."""
         single = self.machine.alone(state)
         before = (single.td.children, single.td.epoch)
-        host = Host(single, self._shape, self.plan, prices=self._prices)
+        host = EmulatedHost(single, self._shape, self.plan, prices=self._prices)
         failure = host.perform(stage, 0)
         after = (single.td.children, single.td.epoch)
         return single.pages[0], _Outcome(
@@ -232,16 +232,22 @@ class Host:
 
     # Steps.
 
-    def _act(self, stage: Stage, step: Step, number: int) -> Reply:
+    def _act(self, stage: Stage, step: PlanStep, number: int) -> Reply:
         """One step, with its one retry."""
         reply = self._once(stage, step, number)
         if step.retried and reply.status is Status.TDX_OPERAND_BUSY:
-            self._once(stage, Step(action=Action.KICK, source=step.source), number)
+            self._once(stage, PlanStep(action=Action.KICK, source=step.source), number)
             reply = self._once(stage, step, number)
         return reply
 
     def _once(
-        self, stage: Stage, step: Step, number: int, *, priced: bool = True, resume: bool = False
+        self,
+        stage: Stage,
+        step: PlanStep,
+        number: int,
+        *,
+        priced: bool = True,
+        resume: bool = False,
     ) -> Reply:
         machine = self.machine
         on_page = stage.scope in _ON_PAGES

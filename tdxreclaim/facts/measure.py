@@ -30,14 +30,12 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 from tdxreclaim.errors import HostReadError, UnmeasurableError, UsageError
 from tdxreclaim.facts.cpu import NO_WORDS, CpuReading
 from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
+from tdxreclaim.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tdxreclaim.facts.sources.base import Source
-
-PAGE = 4096
-
 
 _LINE = 64
 
@@ -224,12 +222,12 @@ def survives(store: Store) -> bool:
     """
     if store is Store.MEMSET:
         return True
-    with _Code(store) as code, _Memory(PAGE, Pages.SMALL) as memory:
+    with _Code(store) as code, _Memory(PAGE_BYTES, Pages.SMALL) as memory:
         child = os.fork()
         if child == 0:  # pragma: no cover  (another process)
             signal.signal(signal.SIGILL, signal.SIG_DFL)
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-            code.cleared(memory.start, memory.start + PAGE)
+            code.cleared(memory.start, memory.start + PAGE_BYTES)
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
@@ -304,7 +302,7 @@ def measure_clear(  # noqa: PLR0913  (an option each)
 
 
 def _run(size_bytes: int, threads: int, taken: Sequence[int]) -> Run:
-    pages = size_bytes // PAGE
+    pages = size_bytes // PAGE_BYTES
     return Run(
         threads,
         tuple(sorted(ns * threads / pages for ns in taken)),
@@ -409,9 +407,9 @@ class _Memory:
 
     def part(self, number: int, of: int) -> tuple[int, int]:
         """Return where the part of one of several threads begins and ends, in whole pages."""
-        pages = self.size // PAGE
+        pages = self.size // PAGE_BYTES
         first, last = pages * number // of, pages * (number + 1) // of
-        return self.start + first * PAGE, self.start + last * PAGE
+        return self.start + first * PAGE_BYTES, self.start + last * PAGE_BYTES
 
     def __enter__(self) -> Self:
         return self
@@ -450,15 +448,15 @@ class _Code:
             return
         cleared = machine_code(store, fence_a_page=True)
         streamed = machine_code(store, fence_a_page=False)
-        self._map = mmap.mmap(-1, 2 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._map = mmap.mmap(-1, 2 * PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         # A line of zeros, on a boundary of its own, then the code.
-        self._map[PAGE : PAGE + len(cleared)] = cleared
-        self._map[PAGE + 512 : PAGE + 512 + len(streamed)] = streamed
+        self._map[PAGE_BYTES : PAGE_BYTES + len(cleared)] = cleared
+        self._map[PAGE_BYTES + 512 : PAGE_BYTES + 512 + len(streamed)] = streamed
         self._anchor = ctypes.c_char.from_buffer(self._map)
         address = ctypes.addressof(self._anchor)
-        _make_executable(address + PAGE)
-        self.cleared = _callable(address + PAGE, zeros=address)
-        self.streamed = _callable(address + PAGE + 512, zeros=address)
+        _make_executable(address + PAGE_BYTES)
+        self.cleared = _callable(address + PAGE_BYTES, zeros=address)
+        self.streamed = _callable(address + PAGE_BYTES + 512, zeros=address)
 
     def __enter__(self) -> Self:
         return self
@@ -478,7 +476,7 @@ def _make_executable(address: int) -> None:
     """
     mprotect = ctypes.CDLL(None, use_errno=True).mprotect
     mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    if mprotect(address, PAGE, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
+    if mprotect(address, PAGE_BYTES, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
         why = os.strerror(ctypes.get_errno())
         raise UnmeasurableError(
             "calibrate clear",

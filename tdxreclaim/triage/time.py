@@ -26,7 +26,7 @@ from tdxreclaim.units import Span
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from tdxreclaim.costs.calibration import Calibration, Cause
+    from tdxreclaim.costs.calibration import Calibration, CostCause
     from tdxreclaim.tables.findings.kind import Kind
 
 # Nobody said on what hardware the published times were taken.
@@ -59,9 +59,9 @@ class Answer:
     expected: Span | None = None
     scene: Scene | None = None
     estimate: Estimate | None = None
-    causes: Mapping[Cause, Span] | None = None
+    causes: Mapping[CostCause, Span] | None = None
     """The time by each cause that may drive it, where that makes a difference; else empty."""
-    explained_by: tuple[Cause, ...] = ()
+    explained_by: tuple[CostCause, ...] = ()
     """Which of them explain what was observed."""
     hkid_first: Span | None = None
     premises: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ def _around(spans: list[Span]) -> Span:
     )
 
 
-def _by_cause(estimates: Sequence[Estimate]) -> dict[Cause, Span]:
+def _by_cause(estimates: Sequence[Estimate]) -> dict[CostCause, Span]:
     """The time by each cause, over all of *estimates*."""
     return {
         cause: _around([each.causes[cause] for each in estimates]) for cause in estimates[0].causes

@@ -9,7 +9,7 @@ import pytest
 
 from tdxreclaim.calibrate.fit import Fit, fit
 from tdxreclaim.calibrate.observations import is_table, parse_csv, together
-from tdxreclaim.costs.calibration import Cause, Origin, Point
+from tdxreclaim.costs.calibration import CostCause, CostPoint, HostRecord
 from tdxreclaim.costs.estimate import estimate, validate
 from tdxreclaim.costs.shipped import read_calibration, read_shipped_calibration
 from tdxreclaim.engine.module import Platform
@@ -20,7 +20,7 @@ from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import PAGE_BYTES
 
 PUBLISHED = read_calibration("published")
-NOBODY = Origin(name="fit", host="h", kernel="k", date="d", origin="o")
+NOBODY = HostRecord(name="fit", host="h", kernel="k", date="d", origin="o")
 HEAD = "memory,vcpus,kernel,order,seconds,affected\n"
 # What a made-up host's steps cost, in nanoseconds: a page, its clear, each
 # further vCPU or GiB.
@@ -33,13 +33,13 @@ def _fit(text: str) -> Fit:
     return fit(together([("obs.csv", rows)]), PUBLISHED, origin=NOBODY)
 
 
-def _rows(cause: Cause, *, outlier: int | None = None, noise: float = 0.0) -> str:
+def _rows(cause: CostCause, *, outlier: int | None = None, noise: float = 0.0) -> str:
     """Eight shutdowns of the made-up host, under a kernel that clears and one that does not."""
     chance = random.Random(5)
     lines = []
     for number, (gib, vcpus) in enumerate(SIZES):
         kernel, clears = (("6.17", True), ("6.18.2", False))[number % 2]
-        more = {Cause.NOTHING: 0, Cause.VCPUS: vcpus - 8, Cause.MEMORY: gib - 64}[cause]
+        more = {CostCause.NOTHING: 0, CostCause.VCPUS: vcpus - 8, CostCause.MEMORY: gib - 64}[cause]
         ns = gib * (1 << 18) * (PAGE + FURTHER * more + CLEAR * clears)
         seconds = ns / 1e9 * (1 + chance.gauss(0, noise))
         if number == outlier:
@@ -48,24 +48,24 @@ def _rows(cause: Cause, *, outlier: int | None = None, noise: float = 0.0) -> st
     return HEAD + "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("cause", list(Cause))
-def test_known_costs_are_found_again(cause: Cause) -> None:
+@pytest.mark.parametrize("cause", list(CostCause))
+def test_known_costs_are_found_again(cause: CostCause) -> None:
     found = _fit(_rows(cause))
 
     assert found.used.cause is cause
     assert found.used.page_ns == pytest.approx(PAGE, rel=0.02)
     assert found.used.clear_ns == pytest.approx(CLEAR, rel=0.05)
-    growth = 0 if cause is Cause.NOTHING else FURTHER
+    growth = 0 if cause is CostCause.NOTHING else FURTHER
     assert found.used.growth_ns == pytest.approx(growth, rel=0.05)
     assert found.outlier is None
     assert found.warnings == ()
     assert all(abs(each.error) < 0.01 for each in found.residuals)
-    if cause is not Cause.NOTHING:
-        assert {each.cause for each in found.excluded} == set(Cause) - {cause}
+    if cause is not CostCause.NOTHING:
+        assert {each.cause for each in found.excluded} == set(CostCause) - {cause}
 
 
-@pytest.mark.parametrize("cause", [Cause.NOTHING, Cause.VCPUS])
-def test_the_calibration_gives_the_rows_back(cause: Cause) -> None:
+@pytest.mark.parametrize("cause", [CostCause.NOTHING, CostCause.VCPUS])
+def test_the_calibration_gives_the_rows_back(cause: CostCause) -> None:
     text = _rows(cause)
     steps = {**PUBLISHED.steps, **_fit(text).calibration.steps}
     for row in parse_csv(text, "obs.csv"):
@@ -85,7 +85,7 @@ def test_the_calibration_gives_the_rows_back(cause: Cause) -> None:
 
 @pytest.mark.parametrize("outlier", range(8))
 def test_one_outlier_is_named_and_left_out(outlier: int) -> None:
-    found = _fit(_rows(Cause.VCPUS, outlier=outlier, noise=0.005))
+    found = _fit(_rows(CostCause.VCPUS, outlier=outlier, noise=0.005))
 
     assert found.outlier is not None
     assert found.outlier.observed.where == f"rows[{outlier}]"
@@ -95,9 +95,9 @@ def test_one_outlier_is_named_and_left_out(outlier: int) -> None:
 
 
 def test_noise_is_no_outlier() -> None:
-    found = _fit(_rows(Cause.NOTHING, noise=0.01))
+    found = _fit(_rows(CostCause.NOTHING, noise=0.01))
     assert found.outlier is None
-    assert found.used.cause is Cause.NOTHING
+    assert found.used.cause is CostCause.NOTHING
     assert found.calibration.steps[Action.BLOCK].at(1).high_ns > 0
 
 
@@ -114,17 +114,17 @@ def test_what_two_alike_rows_cannot_tell() -> None:
 def test_vcpus_and_memory_that_grow_together_are_not_told_apart() -> None:
     found = _fit(f"{HEAD}64GiB,8,6.17,upstream,300,\n128GiB,16,6.17,upstream,900,\n")
 
-    assert {each.cause for each in found.causes} == {Cause.VCPUS, Cause.MEMORY}
-    assert [each.cause for each in found.excluded] == [Cause.NOTHING]
+    assert {each.cause for each in found.causes} == {CostCause.VCPUS, CostCause.MEMORY}
+    assert [each.cause for each in found.excluded] == [CostCause.NOTHING]
     assert any("both grow together" in each.why for each in found.undetermined)
     assert any("grows with vCPUs or memory" in a for a in found.calibration.assumptions)
-    assert found.calibration.causes == (Cause.VCPUS, Cause.MEMORY)
+    assert found.calibration.causes == (CostCause.VCPUS, CostCause.MEMORY)
 
 
 def test_a_single_row_tells_a_single_cost() -> None:
     found = _fit(f"{HEAD}64GiB,8,6.17,upstream,300,\n")
 
-    assert (found.used.cause, found.used.left_over) == (Cause.NOTHING, 0)
+    assert (found.used.cause, found.used.left_over) == (CostCause.NOTHING, 0)
     assert found.residuals[0].error == pytest.approx(0, abs=1e-9)
     assert found.page.low_ns == found.page.high_ns
 
@@ -173,15 +173,15 @@ def test_the_shipped_calibration_follows_from_its_own_rows() -> None:
             assert high == pytest.approx(middle * 1.10, abs=1)
             assert point.memory_bytes == row.memory_bytes
     for action in (*PAGE_STEPS, Action.RECLAIM):
-        assert steps[action].grows_with == (Cause.VCPUS, Cause.MEMORY)
+        assert steps[action].grows_with == (CostCause.VCPUS, CostCause.MEMORY)
     assert max(abs(each.error) for each in validate(PUBLISHED)) < 1e-3
 
 
-def _point_at(points: tuple[Point, ...], vcpus: int) -> Point:
+def _point_at(points: tuple[CostPoint, ...], vcpus: int) -> CostPoint:
     return next(point for point in points if point.vcpus == vcpus)
 
 
-def _range(rows: str, gib: int, vcpus: int) -> tuple[float, tuple[Cause, ...]]:
+def _range(rows: str, gib: int, vcpus: int) -> tuple[float, tuple[CostCause, ...]]:
     """High over low of a TD by a calibration that was fitted to *rows*, and what it leaves open."""
     found = _fit(HEAD + rows).calibration
     record = replace(PUBLISHED, steps={**PUBLISHED.steps, **found.steps}, rows=found.rows)
@@ -194,26 +194,26 @@ def _range(rows: str, gib: int, vcpus: int) -> tuple[float, tuple[Cause, ...]]:
 
 
 SETTLING = [
-    ("one row", "64GiB,8,6.17,upstream,264,\n", (Cause.VCPUS, Cause.MEMORY)),
+    ("one row", "64GiB,8,6.17,upstream,264,\n", (CostCause.VCPUS, CostCause.MEMORY)),
     (
         "same memory, it grows",
         "64GiB,4,6.17,upstream,256,\n64GiB,64,6.17,upstream,886,\n",
-        (Cause.VCPUS,),
+        (CostCause.VCPUS,),
     ),
     (
         "same memory, it does not",
         "64GiB,4,6.17,upstream,280,\n64GiB,64,6.17,upstream,280,\n",
-        (Cause.MEMORY,),
+        (CostCause.MEMORY,),
     ),
     (
         "same vCPUs, it grows",
         "18GiB,8,6.17,upstream,72,\n400GiB,8,6.17,upstream,5539,\n",
-        (Cause.MEMORY,),
+        (CostCause.MEMORY,),
     ),
     (
         "same vCPUs, it does not",
         "18GiB,8,6.17,upstream,72,\n400GiB,8,6.17,upstream,1600,\n",
-        (Cause.VCPUS,),
+        (CostCause.VCPUS,),
     ),
 ]
 
@@ -222,7 +222,7 @@ SETTLING = [
     ("rows", "causes"), [row[1:] for row in SETTLING], ids=[row[0] for row in SETTLING]
 )
 def test_two_shutdowns_that_settle_the_cause_narrow_the_range(
-    rows: str, causes: tuple[Cause, ...]
+    rows: str, causes: tuple[CostCause, ...]
 ) -> None:
     open_ratio, _ = _range(SETTLING[0][1], 1024, 8)
     ratio, left = _range(rows, 1024, 8)

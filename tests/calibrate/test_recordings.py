@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdxreclaim.calibrate.recordings import FUNCTIONS, Recording, calibration, functions_of, read
-from tdxreclaim.costs.calibration import Beyond, Origin, Point, Provenance
+from tdxreclaim.costs.calibration import Beyond, CostPoint, HostRecord, Provenance
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.tables.kernels import RUNS_TDS, Version
 from tdxreclaim.tables.teardown import Action
@@ -273,7 +273,7 @@ def test_each_release_has_one_name_for_each_step() -> None:
 
 
 def test_a_recording_becomes_measured_steps_for_its_vcpus() -> None:
-    record = Origin(name="t", host="a host", kernel="6.18", date="today", origin="a test")
+    record = HostRecord(name="t", host="a host", kernel="6.18", date="today", origin="a test")
     recording = read([("t", synthetic(10, form="ftrace"))])
     part = calibration(recording, record, vcpus=8)
 
@@ -282,4 +282,4 @@ def test_a_recording_becomes_measured_steps_for_its_vcpus() -> None:
     assert [point.vcpus for point in kick.points] == [8]
     assert part.steps[Action.CLEAR].beyond is Beyond.HOLD
     free = calibration(recording, record, vcpus=None).steps[Action.KICK]
-    assert free.points == (Point(1, kick.points[0].cost),)
+    assert free.points == (CostPoint(1, kick.points[0].cost),)

@@ -22,7 +22,7 @@ import pytest
 
 from tdxreclaim.engine.module import Machine, Platform
 from tdxreclaim.engine.pages import PageStore
-from tdxreclaim.engine.states import Dirty, Health, Line, Page, Use
+from tdxreclaim.engine.states import Dirty, Health, Line, PageState, Use
 from tdxreclaim.tables.kernels import Clearing
 from tdxreclaim.tables.seamcalls import Leaf
 
@@ -221,9 +221,9 @@ def _number(place: str) -> int:
 @each(ORDERS)
 def test_order_of_leaves(case: Case) -> None:
     line = Line(True, Health.MAC_FITS, Dirty.NONE)
-    pages = PageStore(len(PLACES), Page(Use.MAPPED, line).code)
+    pages = PageStore(len(PLACES), PageState(Use.MAPPED, line).code)
     for number, place in enumerate(PLACES):
-        pages[number] = Page(Use[place.upper()], line).code
+        pages[number] = PageState(Use[place.upper()], line).code
     machine = Machine(Platform(erratum=True), pages, vcpus=1, tdvprs=[PLACES.index("tdvpr")])
     for step in () if case.row["order"] == "-" else case.row["order"].split("; "):
         if step == "FATAL":

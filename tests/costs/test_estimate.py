@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tdxreclaim.costs.calibration
-from tdxreclaim.costs.calibration import Beyond, Cause, Point, Provenance, StepCost
+from tdxreclaim.costs.calibration import Beyond, CostCause, CostPoint, Provenance, StepCost
 from tdxreclaim.costs.estimate import degrees_of_freedom, estimate, step_counts, validate
 from tdxreclaim.costs.simulate import simulate
 from tdxreclaim.costs.toml import load
 from tdxreclaim.engine.faults import Injections
 from tdxreclaim.engine.module import Platform
-from tdxreclaim.engine.plan import PLANS, Clearing, Order
+from tdxreclaim.engine.plan import PLANS, ClearWhen, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError, UsageError
 from tdxreclaim.tables.teardown import Action, Phase
@@ -70,14 +70,14 @@ def test_a_cleared_page_takes_1_8_to_2_us_and_nobody_measured_it() -> None:
     assert any("GiB" in each for each in PUBLISHED.assumptions)
 
 
-RISING = (Point(10, Span(90, 100, 110)), Point(20, Span(180, 200, 220)))
+RISING = (CostPoint(10, Span(90, 100, 110)), CostPoint(20, Span(180, 200, 220)))
 
 
-def cost(points: tuple[Point, ...], beyond: Beyond, *causes: Cause) -> StepCost:
+def cost(points: tuple[CostPoint, ...], beyond: Beyond, *causes: CostCause) -> StepCost:
     return StepCost(
         points=points,
         beyond=beyond,
-        grows_with=causes or (Cause.VCPUS,),
+        grows_with=causes or (CostCause.VCPUS,),
         provenance=Provenance.ASSUMED,
         source="a test",
     )
@@ -95,37 +95,37 @@ def test_a_cost_between_and_beyond_its_points() -> None:
 
 
 def test_a_cost_that_falls_does_not_go_on_falling() -> None:
-    falling = (Point(10, Span(180, 200, 220)), Point(20, Span(90, 100, 110)))
+    falling = (CostPoint(10, Span(180, 200, 220)), CostPoint(20, Span(90, 100, 110)))
 
     assert cost(falling, Beyond.RISE).at(99) == Span(90, 100, 110)
 
 
 def test_a_cost_covers_every_cause_that_is_open() -> None:
     points = (
-        Point(10, Span(90, 100, 110), 4 << 30),
-        Point(20, Span(180, 200, 220), 8 << 30),
+        CostPoint(10, Span(90, 100, 110), 4 << 30),
+        CostPoint(20, Span(180, 200, 220), 8 << 30),
     )
-    both = cost(points, Beyond.HOLD, Cause.VCPUS, Cause.MEMORY)
+    both = cost(points, Beyond.HOLD, CostCause.VCPUS, CostCause.MEMORY)
 
     assert both.at(10, 8 << 30) == Span(90, 150, 220)
-    assert both.at(10, 8 << 30, cause=Cause.VCPUS) == Span(90, 100, 110)
-    assert both.at(10, 8 << 30, cause=Cause.MEMORY) == Span(180, 200, 220)
+    assert both.at(10, 8 << 30, cause=CostCause.VCPUS) == Span(90, 100, 110)
+    assert both.at(10, 8 << 30, cause=CostCause.MEMORY) == Span(180, 200, 220)
     assert both.at(10) == Span(90, 150, 220), "the memory is not known"
-    settled = cost(points, Beyond.HOLD, Cause.MEMORY)
-    assert settled.at(10, 8 << 30, cause=Cause.VCPUS) == Span(180, 200, 220)
+    settled = cost(points, Beyond.HOLD, CostCause.MEMORY)
+    assert settled.at(10, 8 << 30, cause=CostCause.VCPUS) == Span(180, 200, 220)
 
 
 def test_points_of_different_causes_stand_side_by_side() -> None:
     points = (
-        Point(None, Span(50, 50, 50), 4 << 30),
-        Point(None, Span(70, 70, 70), 8 << 30),
-        Point(10, Span(90, 100, 110)),
-        Point(20, Span(180, 200, 220)),
+        CostPoint(None, Span(50, 50, 50), 4 << 30),
+        CostPoint(None, Span(70, 70, 70), 8 << 30),
+        CostPoint(10, Span(90, 100, 110)),
+        CostPoint(20, Span(180, 200, 220)),
     )
-    both = cost(points, Beyond.HOLD, Cause.VCPUS, Cause.MEMORY)
+    both = cost(points, Beyond.HOLD, CostCause.VCPUS, CostCause.MEMORY)
 
-    assert both.at(15, 6 << 30, cause=Cause.VCPUS) == Span(135, 150, 165)
-    assert both.at(15, 6 << 30, cause=Cause.MEMORY) == Span(60, 60, 60)
+    assert both.at(15, 6 << 30, cause=CostCause.VCPUS) == Span(135, 150, 165)
+    assert both.at(15, 6 << 30, cause=CostCause.MEMORY) == Span(60, 60, 60)
 
 
 # GiB and vCPUs; then what the curves through the published rows give: by vCPUs
@@ -156,7 +156,7 @@ def test_an_estimate_is_the_envelope_over_the_causes(
 
     assert done.total.low_ns == pytest.approx(min(curves) * 0.97e9, rel=0.01)
     assert done.total.high_ns == pytest.approx(max(curves) * 1.10e9, rel=0.01)
-    by_vcpus, by_memory = done.causes[Cause.VCPUS], done.causes[Cause.MEMORY]
+    by_vcpus, by_memory = done.causes[CostCause.VCPUS], done.causes[CostCause.MEMORY]
     assert by_vcpus.low_ns == pytest.approx(min(curves[:2]) * 0.97e9, rel=0.01)
     assert by_vcpus.high_ns == pytest.approx(max(curves[:2]) * 1.10e9, rel=0.01)
     assert by_memory.low_ns == pytest.approx(min(curves[2:]) * 0.97e9, rel=0.01)
@@ -219,7 +219,7 @@ platforms = st.builds(Platform, erratum=st.booleans(), packages=st.integers(1, 4
 plans = st.builds(
     lambda name, clearing: PLANS[name].with_clearing(clearing),
     st.sampled_from(sorted(PLANS)),
-    st.sampled_from(Clearing),
+    st.sampled_from(ClearWhen),
 )
 injections = st.builds(
     Injections,

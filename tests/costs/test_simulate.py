@@ -14,12 +14,12 @@ from tdxreclaim.costs.toml import load
 from tdxreclaim.engine.build import build, initial_page
 from tdxreclaim.engine.faults import Injections
 from tdxreclaim.engine.module import Actor, MachineCheck, Platform
-from tdxreclaim.engine.plan import PLANS, Clearing, Order, Plan, Scope
+from tdxreclaim.engine.plan import PLANS, ClearWhen, Order, Plan, Scope
 from tdxreclaim.engine.recorder import Recorder
 from tdxreclaim.engine.reuse import Aftermath, Hazard, Mark, mark
 from tdxreclaim.engine.shape import Shape
-from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, Page, Use, describe
-from tdxreclaim.engine.teardown import Host, Reason
+from tdxreclaim.engine.states import LINES, PAGES, Dirty, Health, Line, PageState, Use, describe
+from tdxreclaim.engine.teardown import EmulatedHost, Reason
 from tdxreclaim.engine.truth import Key, Mode, Op, Seen
 from tdxreclaim.errors import UsageError
 from tdxreclaim.tables.kernels import FailedPage
@@ -51,7 +51,7 @@ def test_every_plan_is_safe_as_its_kernel_runs_it(name: str, platform: Platform)
 
 @pytest.mark.parametrize("name", PLANS)
 def test_skipping_the_clear_on_an_affected_cpu_ends_in_machine_checks(name: str) -> None:
-    never = PLANS[name].with_clearing(Clearing.NEVER)
+    never = PLANS[name].with_clearing(ClearWhen.NEVER)
     affected, other = run(never, AFFECTED), run(never, OTHER)
 
     assert affected.machine_check_count == affected.partial_writes == 16
@@ -166,7 +166,7 @@ def test_a_page_whose_flush_failed_is_handed_back_dirty_and_owned() -> None:
     machine = build(SMALL, AFFECTED)
     machine.pages.isolate(9)
     machine.script(Leaf.TDH_PHYMEM_PAGE_WBINVD, 9, Reply(Status.TDX_OPERAND_BUSY))
-    host = Host(machine, SMALL, PLANS["7.2"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["7.2"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
     after = Aftermath(host, Recorder())
 
@@ -181,12 +181,12 @@ def test_leaked_pages_are_left_alone_when_the_host_uses_its_memory() -> None:
     machine = build(SMALL, AFFECTED)
     machine.td.fatal = True
     before = [machine.pages[page] for page in range(SMALL.guest_pages)]
-    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
     Aftermath(host, Recorder()).use(range(SMALL.guest_pages * 64))
 
     kept = [machine.pages[page] for page in range(SMALL.guest_pages)]
-    flushed = Page(Use.MAPPED, Line(True, Health.MAC_FITS, Dirty.NONE)).code
+    flushed = PageState(Use.MAPPED, Line(True, Health.MAC_FITS, Dirty.NONE)).code
     assert set(before) == {initial_page(Use.MAPPED, AFFECTED.mode).code}
     assert set(kept) == {flushed}, "CACHE.WB wrote them back, nobody else touched them"
     assert machine.machine_check_count == 0
@@ -206,7 +206,7 @@ def test_busy_is_retried_once_and_a_second_busy_leaks() -> None:
     machine.pages.isolate(5)
     machine.script(Leaf.TDH_MEM_TRACK, 5, busy)
     machine.script(Leaf.TDH_MEM_TRACK, 5, busy)
-    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
     (first, _tdr) = host.leaked.values()
     # tdx_track() returns nothing, so that it is the REMOVE that fails.
@@ -217,7 +217,7 @@ def test_busy_is_retried_once_and_a_second_busy_leaks() -> None:
 def test_an_hkid_that_stays_leaks_every_control_page_in_silence() -> None:
     machine = build(SMALL, OTHER)
     machine.script(Leaf.TDH_VP_FLUSH, 1, Reply(Status.TDX_OPERAND_BUSY), always=True)
-    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
 
     assert {key.reason for key in host.leaked} == {Reason.HKID_STILL_ASSIGNED}
@@ -233,7 +233,7 @@ def test_a_page_that_failed_after_it_was_freed_is_given_up() -> None:
     machine.pages.isolate(9)
     # WBINVD is not among the leaves that the kernel tries again.
     machine.script(Leaf.TDH_PHYMEM_PAGE_WBINVD, 9, Reply(Status.TDX_OPERAND_BUSY))
-    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
     after = Aftermath(host, Recorder())
 
@@ -245,7 +245,7 @@ def test_a_page_that_failed_after_it_was_freed_is_given_up() -> None:
 def test_the_module_counts_every_page_whichever_way_it_went() -> None:
     machine = build(SMALL, OTHER)
     machine.pages.isolate(3)
-    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
 
     assert machine.td.epoch == 1 + SMALL.guest_pages
@@ -262,7 +262,7 @@ def test_cache_wb_that_is_interrupted_is_called_again_and_packages_run_in_parall
     machine = build(SMALL, OTHER)
     for _ in range(3):
         machine.script(Leaf.TDH_PHYMEM_CACHE_WB, 1, Reply(Status.TDX_INTERRUPTED_RESUMABLE))
-    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
 
     assert host.leaked == {}
@@ -273,7 +273,7 @@ def test_cache_wb_that_never_ends_keeps_the_hkid() -> None:
     machine = build(SMALL, OTHER)
     interrupted = Reply(Status.TDX_INTERRUPTED_RESUMABLE)
     machine.script(Leaf.TDH_PHYMEM_CACHE_WB, 0, interrupted, always=True)
-    host = Host(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
+    host = EmulatedHost(machine, SMALL, PLANS["6.18"], prices=dict.fromkeys(Action, 1))
     host.tear_down()
 
     assert host.counts[Phase.HKID, Action.CACHE_WB] == 10_000
@@ -283,14 +283,14 @@ def test_cache_wb_that_never_ends_keeps_the_hkid() -> None:
 @given(
     st.integers(1, 40),
     st.sampled_from(sorted(PLANS)),
-    st.sampled_from(Clearing),
+    st.sampled_from(ClearWhen),
     st.booleans(),
     st.booleans(),
     st.integers(0, 9),
 )
 @settings(max_examples=80)
 def test_pages_done_together_come_to_the_same_as_pages_done_one_by_one(
-    pages: int, name: str, clearing: Clearing, erratum: bool, fatal: bool, seed: int
+    pages: int, name: str, clearing: ClearWhen, erratum: bool, fatal: bool, seed: int
 ) -> None:
     shape = Shape(memory_bytes=pages * 4096, vcpus=2)
     plan, platform = PLANS[name].with_clearing(clearing), Platform(erratum=erratum)
@@ -326,7 +326,7 @@ def test_pages_done_together_come_to_the_same_as_pages_done_one_by_one(
 
 
 def test_the_same_seed_gives_the_same_places_and_another_seed_others() -> None:
-    never = PLANS["6.18"].with_clearing(Clearing.NEVER)
+    never = PLANS["6.18"].with_clearing(ClearWhen.NEVER)
     results = [simulate(SMALL, never, AFFECTED, CAL, seed=seed) for seed in (1, 1, 2)]
 
     assert results[0] == results[1]
@@ -334,7 +334,7 @@ def test_the_same_seed_gives_the_same_places_and_another_seed_others() -> None:
 
 
 def test_one_more_fault_of_one_kind_does_not_move_the_others() -> None:
-    never = PLANS["6.18"].with_clearing(Clearing.NEVER)
+    never = PLANS["6.18"].with_clearing(ClearWhen.NEVER)
     plain = run(never, AFFECTED)
     busy = run(never, AFFECTED, Injections(busy=3))
 
@@ -519,14 +519,14 @@ def test_a_tdr_is_flushed_under_the_global_keyid() -> None:
 
     assert [event.did for event in life][:3] == [Action.RECLAIM, Action.WBINVD, Action.CLEAR]
     flushed = life[1].after
-    assert isinstance(flushed, Page)
+    assert isinstance(flushed, PageState)
     assert flushed.line.dirty is Dirty.NONE
 
 
 def test_words_for_a_state() -> None:
-    assert describe(Page(Use.NDA, LINES[0])) == "NDA, not TD-owned"
+    assert describe(PageState(Use.NDA, LINES[0])) == "NDA, not TD-owned"
     poisoned = Line(True, Health.POISON_HARDWARE, Dirty.SHARED)
-    assert describe(Page(Use.BLOCKED, poisoned)) == (
+    assert describe(PageState(Use.BLOCKED, poisoned)) == (
         "REG blocked, TD-owned, hardware poison, dirty under shared"
     )
     assert initial_page(Use.TDR, Mode.LI).line == Line(True, Health.MAC_UNFIT, Dirty.GLOBAL)

@@ -8,7 +8,16 @@ import pytest
 from tdxreclaim.engine.leaves import CONDITIONS
 from tdxreclaim.engine.module import Actor, Machine, Platform
 from tdxreclaim.engine.pages import PageStore
-from tdxreclaim.engine.states import PAGES, Dirty, Health, KeyIdState, Lifecycle, Line, Page, Use
+from tdxreclaim.engine.states import (
+    PAGES,
+    Dirty,
+    Health,
+    KeyIdState,
+    Lifecycle,
+    Line,
+    PageState,
+    Use,
+)
 from tdxreclaim.engine.truth import Key, Op, Seen
 from tdxreclaim.tables.modulechecks import ALL_LEAVES, CHECKS, Condition
 from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
@@ -17,7 +26,7 @@ DIRTY_TD = Line(True, Health.MAC_FITS, Dirty.TD)
 
 
 def machine(use: Use = Use.MAPPED, *, packages: int = 2, pages: int = 1) -> Machine:
-    store = PageStore(pages, Page(use, DIRTY_TD).code)
+    store = PageStore(pages, PageState(use, DIRTY_TD).code)
     return Machine(Platform(erratum=True, packages=packages), store, vcpus=1)
 
 
@@ -121,13 +130,13 @@ def test_what_each_leaf_does_when_it_may() -> None:
     line = PAGES[one.pages[0]].line
 
     one.call(Leaf.TDH_MEM_RANGE_BLOCK, 0)
-    assert PAGES[one.pages[0]] == Page(Use.BLOCKED, line)
+    assert PAGES[one.pages[0]] == PageState(Use.BLOCKED, line)
     one.call(Leaf.TDH_MEM_TRACK)
     assert one.td.epoch == 2
     one.call(Leaf.TDH_MEM_PAGE_REMOVE, 0)
-    assert PAGES[one.pages[0]] == Page(Use.NDA, line)
+    assert PAGES[one.pages[0]] == PageState(Use.NDA, line)
     one.call(Leaf.TDH_PHYMEM_PAGE_WBINVD, 0)
-    assert PAGES[one.pages[0]] == Page(Use.NDA, line._replace(dirty=Dirty.NONE))
+    assert PAGES[one.pages[0]] == PageState(Use.NDA, line._replace(dirty=Dirty.NONE))
     one.call(Leaf.TDH_VP_FLUSH)
     assert one.td.associated == set()
     one.call(Leaf.TDH_MNG_VPFLUSHDONE)
@@ -138,13 +147,13 @@ def test_what_each_leaf_does_when_it_may() -> None:
     )
     one.call(Leaf.TDH_PHYMEM_CACHE_WB, 1)
     assert one.td.unwritten == 0b01
-    assert PAGES[one.pages[1]] == Page(Use.MAPPED, line), "one package may still hold it"
+    assert PAGES[one.pages[1]] == PageState(Use.MAPPED, line), "one package may still hold it"
     one.call(Leaf.TDH_PHYMEM_CACHE_WB, 0)
-    assert PAGES[one.pages[1]] == Page(Use.MAPPED, line._replace(dirty=Dirty.NONE))
+    assert PAGES[one.pages[1]] == PageState(Use.MAPPED, line._replace(dirty=Dirty.NONE))
     one.call(Leaf.TDH_MNG_KEY_FREEID)
     assert (one.td.lifecycle, one.td.keyid) == (Lifecycle.TEARDOWN, KeyIdState.FREE)
     one.call(Leaf.TDH_PHYMEM_PAGE_RECLAIM, 1)
-    assert PAGES[one.pages[1]] == Page(Use.NDA, line._replace(dirty=Dirty.NONE))
+    assert PAGES[one.pages[1]] == PageState(Use.NDA, line._replace(dirty=Dirty.NONE))
     assert one.td.children == 0
 
 
@@ -183,7 +192,7 @@ def test_a_page_access_is_its_64_line_accesses() -> None:
     for op, key, health in product(Op, Key, Health):
         whole, apart = machine(Use.NDA), machine(Use.NDA)
         for each in (whole, apart):
-            each.pages.fill(0, 1, Page(Use.NDA, Line(True, health, Dirty.NONE)).code)
+            each.pages.fill(0, 1, PageState(Use.NDA, Line(True, health, Dirty.NONE)).code)
             each.set_line(0, 3, Line(False, Health.MAC_UNFIT, Dirty.NONE))
             each.set_line(0, 9, Line(True, Health.POISON_INTEGRITY, Dirty.TD))
             each.set_line(0, 10, Line(True, Health.POISON_HARDWARE, Dirty.SHARED))

@@ -14,7 +14,7 @@ from tdxreclaim.engine.states import (
     KeyIdState,
     Lifecycle,
     Line,
-    Page,
+    PageState,
     Use,
 )
 from tdxreclaim.engine.teardown import quirk_clear_page
@@ -34,9 +34,9 @@ class ManyPages(RuleBasedStateMachine):
     def start(self, mode: Mode, erratum: bool, packages: int) -> None:
         platform = Platform(mode=mode, erratum=erratum, packages=packages)
         fits = Health.MAC_FITS if mode is Mode.CI else Health.MAC_UNFIT
-        store = PageStore(COUNT + 2, Page(Use.MAPPED, Line(True, fits, Dirty.TD)).code)
-        store[COUNT] = Page(Use.EPT, Line(True, fits, Dirty.TD)).code
-        store[COUNT + 1] = Page(Use.TDR, Line(True, fits, Dirty.GLOBAL)).code
+        store = PageStore(COUNT + 2, PageState(Use.MAPPED, Line(True, fits, Dirty.TD)).code)
+        store[COUNT] = PageState(Use.EPT, Line(True, fits, Dirty.TD)).code
+        store[COUNT + 1] = PageState(Use.TDR, Line(True, fits, Dirty.GLOBAL)).code
         self.machine = Machine(platform, store, vcpus=2)
         self.packages = packages
         self.written = set[int]()  # pages given back, flushed and cleared

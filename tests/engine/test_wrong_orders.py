@@ -4,7 +4,7 @@ import pytest
 
 from tdxreclaim.engine.module import Machine, Platform
 from tdxreclaim.engine.pages import PageStore
-from tdxreclaim.engine.states import Dirty, Health, Line, Page, Use
+from tdxreclaim.engine.states import Dirty, Health, Line, PageState, Use
 from tdxreclaim.tables.modulechecks import CHECKS
 from tdxreclaim.tables.seamcalls import Leaf
 from tdxreclaim.tables.sources import Certainty
@@ -114,7 +114,7 @@ def call(machine: Machine, words: str) -> int:
 
 def played(before: str, last: str) -> int:
     line = Line(True, Health.MAC_FITS, Dirty.TD)
-    store = PageStore.of((1, Page(use, line).code) for use in PAGES.values())
+    store = PageStore.of((1, PageState(use, line).code) for use in PAGES.values())
     machine = Machine(Platform(erratum=True), store, vcpus=1, tdvprs=[list(PAGES).index("tdvpr")])
     for words in filter(None, before.split("; ")):
         if words == "FATAL":

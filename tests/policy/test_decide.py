@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdxreclaim.costs.scene import set_scene
-from tdxreclaim.engine.plan import Clearing as PlanClearing
+from tdxreclaim.engine.plan import ClearWhen
 from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.evidence import Evidence, Fact, Origin
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
@@ -287,7 +287,7 @@ def test_an_erratum_that_no_kernel_honours_is_never_called_cleared(
         assert "none is known that clears for made_up" in decision.advice[0]
         assert "tdx_pw_mce" not in " ".join((decision.posture_because, *decision.advice))
         assert decision.kernel.kexec is Kexec.UNKNOWN
-        assert set_scene(decision, packages=1).plan.clearing is PlanClearing.NEVER
+        assert set_scene(decision, packages=1).plan.clearing is ClearWhen.NEVER
 
 
 def test_an_erratum_that_no_kernel_honours_is_unknown_while_tdx_may_be_off() -> None:
@@ -295,7 +295,7 @@ def test_an_erratum_that_no_kernel_honours_is_unknown_while_tdx_may_be_off() -> 
 
     decision = decide(faked_gnr, (*ERRATA, MADE_UP))
     assert (decision.verdict, decision.posture) == (REQUIRED, Posture.UNKNOWN)
-    assert set_scene(decision, packages=1).plan.clearing is PlanClearing.NEVER
+    assert set_scene(decision, packages=1).plan.clearing is ClearWhen.NEVER
     idle = decide(host(cpuinfo(model=0xAD), release="7.1"), (*ERRATA, MADE_UP))
     assert idle.posture is Posture.IDLE
     assert "no release is known that clears for made_up" in idle.advice[0]

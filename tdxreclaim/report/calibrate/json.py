@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.calibrate.clear import saturates_at
 from tdxreclaim.costs.calibration import SCHEMA as CALIBRATION_SCHEMA
-from tdxreclaim.costs.calibration import Calibration, Origin, Point, Provenance, StepCost
+from tdxreclaim.costs.calibration import Calibration, CostPoint, HostRecord, Provenance, StepCost
 from tdxreclaim.report.document import dump, tool
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _calibration(calibration: Calibration) -> dict[str, object]:
     }
 
 
-def _origin(origin: Origin) -> dict[str, object]:
+def _origin(origin: HostRecord) -> dict[str, object]:
     return {name: value for name, value in origin.fields().items() if value is not None}
 
 
@@ -212,7 +212,7 @@ def _step(cost: StepCost) -> dict[str, object]:
     }
 
 
-def _point(point: Point) -> dict[str, int]:
+def _point(point: CostPoint) -> dict[str, int]:
     at = {"vcpus": point.vcpus, "memory_bytes": point.memory_bytes}
     known = {name: value for name, value in at.items() if value is not None}
     return known | point.cost._asdict()

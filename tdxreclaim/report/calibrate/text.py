@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.calibrate.clear import saturates_at
 from tdxreclaim.calibrate.merge import rank
-from tdxreclaim.report.page import Page as Sheet
+from tdxreclaim.report.page import Page
 from tdxreclaim.tables.teardown import Action
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tdxreclaim.calibrate.diff import Change
     from tdxreclaim.calibrate.fit import Fit
     from tdxreclaim.calibrate.recordings import Recording
-    from tdxreclaim.costs.calibration import Calibration, Origin
+    from tdxreclaim.costs.calibration import Calibration, HostRecord
     from tdxreclaim.facts.measure import Measured, Run
 
 _BAR = 16
@@ -30,7 +30,7 @@ def render_list(
     calibrations: Iterable[Calibration], *, width: int = 80, color: bool = False
 ) -> str:
     """Return the names of calibrations, a line or two each."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     for each in calibrations:
         sheet.paragraph(each.name, "bold")
         sheet.paragraph(f"{each.origin} ({each.date}); host: {each.host}", first="    ", indent=4)
@@ -41,13 +41,13 @@ def render_calibration(
     calibration: Calibration, *, vcpus: int, width: int = 80, color: bool = False
 ) -> str:
     """Return a calibration: provenance, step costs with bars, what it assumes and leaves out."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     sheet.paragraph(f"Calibration {calibration.name}", "bold")
     _show(sheet, calibration, vcpus)
     return sheet.text()
 
 
-def _show(sheet: Sheet, calibration: Calibration, vcpus: int) -> None:
+def _show(sheet: Page, calibration: Calibration, vcpus: int) -> None:
     sheet.blank()
     _record(sheet, calibration.itself)
     rows = calibration.rows
@@ -105,7 +105,7 @@ def _show(sheet: Sheet, calibration: Calibration, vcpus: int) -> None:
 _ONCE = frozenset({Action.VP_FLUSH, Action.VPFLUSHDONE, Action.CACHE_WB, Action.FREEID})
 
 
-def _record(sheet: Sheet, origin: Origin) -> None:
+def _record(sheet: Page, origin: HostRecord) -> None:
     cpu = f" ({origin.cpu})" if origin.cpu is not None else ""
     sheet.labelled("host", f"{origin.host}{cpu}")
     sheet.labelled("kernel", origin.kernel)
@@ -117,7 +117,7 @@ def render_clear(
     measured: Measured, calibration: Calibration, *, width: int = 80, color: bool = False
 ) -> str:
     """Return a measured clear."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     run = measured.cleared[0]
     instead = "; a STAND-IN: MOVDIR64B was not executed on this CPU"
     sheet.paragraph(
@@ -202,7 +202,7 @@ def render_trace(
     color: bool = False,
 ) -> str:
     """Return what a recording holds."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     total = sum(times.samples for times in recording.times.values())
     sheet.paragraph(
         f"{total:,} times of {len(recording.times)} of {len(Action)} steps in {recording.form}.",
@@ -247,7 +247,7 @@ def render_trace(
 
 def render_fit(fit: Fit, calibration: Calibration, *, width: int = 80, color: bool = False) -> str:
     """Return what a fit found, what it could not, and how far each row is off."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     used = len(fit.residuals) - (fit.outlier is not None)
     left = fit.used.left_over
     sheet.paragraph(
@@ -315,7 +315,7 @@ def _cause(found: Explanation, standing: str) -> tuple[str, ...]:
     )
 
 
-def _merged(sheet: Sheet, calibration: Calibration) -> None:
+def _merged(sheet: Page, calibration: Calibration) -> None:
     """Add which step of the calibration that results comes from where."""
     sources: dict[str, list[str]] = {}
     for action, cost in calibration.steps.items():
@@ -337,7 +337,7 @@ def render_diff(
     color: bool = False,
 ) -> str:
     """Return two calibrations step by step."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     sheet.paragraph(
         f"{one.name} and {other.name}, for a TD with {vcpus} vCPU{'' if vcpus == 1 else 's'}",
         "bold",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tdxreclaim.costs.scene import WhatIf
     from tdxreclaim.engine.recorder import Event
     from tdxreclaim.engine.teardown import FailedPages
-    from tdxreclaim.report.page import Page as Sheet
+    from tdxreclaim.report.page import Page
     from tdxreclaim.report.simulate.simulation import Simulation
 
 from tdxreclaim.report.simulate.text import PHASE_NAMES, many
@@ -23,7 +23,7 @@ from tdxreclaim.report.simulate.text import PHASE_NAMES, many
 _MOST_LISTED = 8
 
 
-def draw(sheet: Sheet, simulation: Simulation, *, whole: bool) -> None:
+def draw(sheet: Page, simulation: Simulation, *, whole: bool) -> None:
     """Add what was asked for step by step and, if *whole*, all that the answer rests on."""
     result = simulation.result
     if whole:
@@ -36,7 +36,7 @@ def draw(sheet: Sheet, simulation: Simulation, *, whole: bool) -> None:
         _events(sheet, life)
 
 
-def _rests_on(sheet: Sheet, simulation: Simulation) -> None:
+def _rests_on(sheet: Page, simulation: Simulation) -> None:
     result, scene = simulation.result, simulation.scene
     sheet.heading("What was asked")
     sheet.labelled("TD", _size(simulation))
@@ -79,7 +79,7 @@ def _count(number: int) -> str:
     return f"{number:,}"
 
 
-def _phases(sheet: Sheet, estimate: Estimate) -> None:
+def _phases(sheet: Page, estimate: Estimate) -> None:
     total = estimate.total.likely_ns
     room = max(sheet.width - 66, 10)
     rows = []
@@ -92,7 +92,7 @@ def _phases(sheet: Sheet, estimate: Estimate) -> None:
     sheet.table(("phase", "time", "share", ""), rows)
 
 
-def _steps(sheet: Sheet, estimate: Estimate) -> None:
+def _steps(sheet: Page, estimate: Estimate) -> None:
     total = estimate.total.likely_ns
     sheet.table(
         ("step", ">times", ">each", ">likely", ">share", "known by"),
@@ -110,7 +110,7 @@ def _steps(sheet: Sheet, estimate: Estimate) -> None:
     )
 
 
-def _what_ifs(sheet: Sheet, what_ifs: tuple[WhatIf, ...]) -> None:
+def _what_ifs(sheet: Page, what_ifs: tuple[WhatIf, ...]) -> None:
     rows: dict[str, dict[bool, WhatIf]] = {}
     for what_if in what_ifs:
         rows.setdefault(what_if.label, {})[what_if.affected] = what_if
@@ -128,7 +128,7 @@ def _cell(what_if: WhatIf) -> str:
     return f"{time}, skips{': UNSAFE' if what_if.affected else ''}{mark}"
 
 
-def _afterwards(sheet: Sheet, simulation: Simulation) -> None:
+def _afterwards(sheet: Page, simulation: Simulation) -> None:
     result = simulation.result
     sheet.item(
         f"{_count(result.pages_reclaimed)} of {_count(result.pages_in)} pages came back, "
@@ -188,7 +188,7 @@ def _failed(failed: FailedPages) -> str:
     return f"{many(failed.pages, failure.scope)}, {failure.action.label} -> {failure.reply}"
 
 
-def _handed_back(sheet: Sheet, simulation: Simulation) -> None:
+def _handed_back(sheet: Page, simulation: Simulation) -> None:
     """What a host meets that hands out pages which a TD owns, and what to do."""
     result, affected = simulation.result, simulation.scene.platform.erratum
     sheet.item(
@@ -215,7 +215,7 @@ _HAZARDS = {
 }
 
 
-def _events(sheet: Sheet, events: Iterable[Event]) -> None:
+def _events(sheet: Page, events: Iterable[Event]) -> None:
     for event in events:
         sheet.paragraph(_event(event), first="  ", indent=14)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.scene import Scene, WhatIf, identified_cpu
 from tdxreclaim.engine.reuse import Hazard
@@ -14,14 +15,15 @@ from tdxreclaim.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tdxreclaim.costs.calibration import Calibration, Cause
+    from tdxreclaim.costs.calibration import Calibration, CostCause
     from tdxreclaim.costs.simulate import Result
     from tdxreclaim.engine.shape import Shape
     from tdxreclaim.policy.model import Decision
     from tdxreclaim.units import Span
 
 
-class Simulation(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Simulation:
     """What was asked, what came out, and what it rests on."""
 
     decision: Decision
@@ -68,7 +70,7 @@ class Simulation(NamedTuple):
         return str(row.failed_page_citation) if row is not None else ""
 
     @property
-    def causes(self) -> Mapping[Cause, Span]:
+    def causes(self) -> Mapping[CostCause, Span]:
         """The time by each cause that is open, where the range is so wide that it matters."""
         estimate = self.result.estimate
         return estimate.causes if estimate.names_causes else {}

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.costs.calibration import Cause
+from tdxreclaim.costs.calibration import CostCause
 from tdxreclaim.costs.estimate import degrees_of_freedom
-from tdxreclaim.engine.plan import PLANS, Clearing, Order
+from tdxreclaim.engine.plan import PLANS, ClearWhen, Order
 from tdxreclaim.engine.states import describe
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.report.check.text import faked_note
-from tdxreclaim.report.page import Page as Sheet
-from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS
-from tdxreclaim.tables.kernels import Clearing as KernelClearing
+from tdxreclaim.report.page import Page
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, Clearing
 from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action, Phase
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
@@ -46,7 +45,7 @@ def render(
 
     *blocks*: bars may be block characters.
     """
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     _summary(sheet, simulation, "█" if blocks else "#")
     if explain or simulation.result.events or simulation.result.lives:
         from tdxreclaim.report.simulate import explained
@@ -58,7 +57,7 @@ def render(
     return sheet.text()
 
 
-def _summary(sheet: Sheet, simulation: Simulation, block: str) -> None:
+def _summary(sheet: Page, simulation: Simulation, block: str) -> None:
     sheet.paragraph(f"{headline(simulation)}{faked_note(simulation.report)}", "bold")
     for cause, span in simulation.causes.items():
         sheet.paragraph(f"{_IF[cause]:<32}{format_range(span)}", first="  ", indent=4)
@@ -86,7 +85,7 @@ def _summary(sheet: Sheet, simulation: Simulation, block: str) -> None:
     )
 
 
-def _where_the_time_goes(sheet: Sheet, estimate: Estimate, block: str) -> None:
+def _where_the_time_goes(sheet: Page, estimate: Estimate, block: str) -> None:
     total = estimate.total.likely_ns
     for phase, name in PHASE_NAMES.items():
         span = estimate.phase(phase)
@@ -101,7 +100,7 @@ def _where_the_time_goes(sheet: Sheet, estimate: Estimate, block: str) -> None:
 _BAR = 20
 
 
-def _bar(sheet: Sheet, name: str, span: Span, share: float, estimate: Estimate, block: str) -> None:
+def _bar(sheet: Page, name: str, span: Span, share: float, estimate: Estimate, block: str) -> None:
     if not estimate.has_likely:
         sheet.paragraph(f"  {name:<22}{format_range(span):>18}")
         return
@@ -110,7 +109,7 @@ def _bar(sheet: Sheet, name: str, span: Span, share: float, estimate: Estimate, 
     sheet.paragraph(line.rstrip())
 
 
-def _other_kernels(sheet: Sheet, simulation: Simulation) -> None:
+def _other_kernels(sheet: Page, simulation: Simulation) -> None:
     affected = simulation.scene.platform.erratum
     cells = []
     for each in simulation.what_ifs:
@@ -125,8 +124,8 @@ def _other_kernels(sheet: Sheet, simulation: Simulation) -> None:
 
 
 _IF = {
-    Cause.VCPUS: "if the cost grows with vCPUs",
-    Cause.MEMORY: "if it grows with memory",
+    CostCause.VCPUS: "if the cost grows with vCPUs",
+    CostCause.MEMORY: "if it grows with memory",
 }
 
 
@@ -155,7 +154,7 @@ def headline(simulation: Simulation) -> str:
     if clear.likely_ns and scene.platform.erratum:
         said += f", of which the clearing that this CPU needs is {format_range(clear)}{share}"
     elif clear.likely_ns:
-        always = scene.plan.row is not None and scene.plan.row.clearing is KernelClearing.ALWAYS
+        always = scene.plan.row is not None and scene.plan.row.clearing is Clearing.ALWAYS
         who = f"{FIRST_THAT_SKIPS} and later save" if always else "without it one saves"
         said += f"; {who} the clearing, {format_range(clear)}{share}"
     said += "."
@@ -191,9 +190,9 @@ def _where(simulation: Simulation) -> str:
 
 
 _WHEN = {
-    Clearing.ALWAYS: "on every CPU",
-    Clearing.ON_ERRATUM: "on affected CPUs alone",
-    Clearing.NEVER: "never",
+    ClearWhen.ALWAYS: "on every CPU",
+    ClearWhen.ON_ERRATUM: "on affected CPUs alone",
+    ClearWhen.NEVER: "never",
 }
 
 
@@ -210,7 +209,7 @@ def render_validation(
     color: bool = False,
 ) -> str:
     """Return published and emulated totals side by side."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     sheet.paragraph("Published teardowns beside the emulated ones", "bold")
     sheet.blank()
     sheet.table(
@@ -257,7 +256,7 @@ def _number(count: int) -> str:
 
 def render_scenario(scenario: Scenario, *, width: int = 80, color: bool = False) -> str:
     """Return a scenario as it played, platform by platform."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     sheet.paragraph(f"{scenario.name}: {scenario.says}.", "bold")
     for act in scenario.run():
         platform = act.platform
@@ -291,7 +290,7 @@ def _reading(act: Act) -> str:
 
 def render_scenarios(scenarios: Iterable[Scenario], *, width: int = 80, color: bool = False) -> str:
     """Return the list of scenarios."""
-    sheet = Sheet(width, color=color)
+    sheet = Page(width, color=color)
     for scenario in scenarios:
         sheet.paragraph(scenario.name, "bold")
         sheet.paragraph(scenario.says, first="    ", indent=4)
