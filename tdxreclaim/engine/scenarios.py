@@ -130,6 +130,19 @@ def _late_write_back(script: Script) -> None:
     script.access(Op.READ, Key.SHARED)
 
 
+def _removal_fails(script: Script) -> None:
+    script.access(Op.CACHED_WRITE, Key.TD, Actor.TD)
+    script.make_fatal()
+    script.call(Leaf.TDH_MEM_RANGE_BLOCK)
+    script.fates()
+    # From here on the host of a kernel that hands the page back.
+    script.access(Op.FULL_WRITE, Key.SHARED)
+    script.release_hkid()
+    script.access(Op.READ, Key.SHARED)
+    script.access(Op.PARTIAL_WRITE, Key.SHARED)
+    script.access(Op.READ, Key.SHARED)
+
+
 def _freeid_early(script: Script) -> None:
     script.call(Leaf.TDH_MNG_KEY_FREEID)
     script.call(Leaf.TDH_MNG_VPFLUSHDONE)
@@ -242,8 +255,8 @@ SCENARIOS = {
         ),
         Scenario(
             name="poison-reported",
-            says="a TD that consumes poison becomes FATAL; taken back leaf by leaf (KVM leaks it all), "
-            "its page returns unless it gets marked",
+            says="a TD that consumes poison becomes FATAL; taken back leaf by leaf, which KVM does "
+            "not do, its page returns unless it gets marked",
             platforms=(_OTHER, Platform(erratum=False, seam_nr=False)),
             play=_reported,
         ),
@@ -270,6 +283,13 @@ SCENARIOS = {
             says="without WBINVD a copy cached under the HKID takes a cleared line for the TD again",
             platforms=(_AFFECTED,),
             play=_late_write_back,
+        ),
+        Scenario(
+            name="removal-fails",
+            says="a page of a FATAL TD leaks on 6.16 to 6.18 and is handed back on 6.19 and later: "
+            "a late write-back takes what the host wrote, a partial write may poison",
+            platforms=(_AFFECTED_LI, _OTHER_LI),
+            play=_removal_fails,
         ),
         Scenario(
             name="reclaim-before-freeid",

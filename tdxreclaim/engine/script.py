@@ -17,6 +17,7 @@ from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.states import PAGES, Dirty, Health, Line, PageType, SeptEntry, Use
 from tdxreclaim.engine.teardown import EmulatedHost
+from tdxreclaim.tables.kernels import FailedPage
 from tdxreclaim.tables.modulechecks import CHECKS
 from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 from tdxreclaim.tables.sources import Certainty
@@ -29,6 +30,12 @@ _MARK_CERTAINTY = {
     Mark.MARKED: Certainty.INFERRED,
     Mark.NOT_FOUND: Certainty.VERIFIED,
     Mark.NOT_TRIED: Certainty.INFERRED,
+}
+
+
+_FATES = {
+    FailedPage.LEAKED: "the page leaks: nobody gets it before a reboot",
+    FailedPage.HANDED_BACK: "the page goes back to the host, uncleared and still the TD's",
 }
 
 
@@ -131,6 +138,26 @@ class Script:
         self.call(Leaf.TDH_MEM_RANGE_BLOCK)
         self.call(Leaf.TDH_MEM_TRACK)
         self.call(Leaf.TDH_MEM_PAGE_REMOVE)
+
+    def make_fatal(self) -> None:
+        """Have a machine check hit the TD elsewhere."""
+        self.machine.td.fatal = True
+        self._add(
+            "fault: a machine check makes the TD FATAL",
+            certainty=Certainty.ASSUMED,
+            source="put in by the scenario",
+        )
+
+    def fates(self) -> None:
+        """Ask, for each plan's kernels, what becomes of a guest page whose removal failed."""
+        for plan in PLANS.values():
+            if plan.row is not None:
+                self._add(
+                    f"a kernel ({plan.kernels}) goes on after the failure",
+                    note=_FATES[plan.failed_page],
+                    certainty=Certainty.INFERRED,
+                    source=f"{plan.row.failed_page_citation}; read in the code, not observed",
+                )
 
     def marks(self) -> None:
         """Ask, for each plan's kernels, whether the page of the last #MC is marked."""

@@ -139,6 +139,17 @@ def test_a_late_write_back_takes_the_line_for_the_td_again() -> None:
     assert end.seen is Seen.ZEROS
 
 
+def test_a_page_whose_removal_fails_is_lost_or_dangerous() -> None:
+    affected, other = acts("removal-fails")
+    for act in (affected, other):
+        notes = [step.note for step in act.steps if step.note is not None]
+        assert ["leaks" in note for note in notes] == [True, True, False, False]
+        assert Status.TDX_TD_FATAL in {step.reply.status for step in act.steps if step.reply}
+        assert Seen.ZEROS in seen(act), "what the host wrote is gone"
+        assert act.steps[-1].page_type.name == "REG", "the module still has it as the TD's"
+    assert [machine_checks(act) for act in (affected, other)] == [1, 0]
+
+
 def test_wrong_orders_get_their_statuses() -> None:
     ok = Status.TDX_SUCCESS
     assert statuses("remove-before-block") == [
