@@ -34,13 +34,17 @@ def weigh(findings: Sequence[Finding], decision: Decision) -> tuple[Finding, ...
 
 
 def _weighed(finding: Finding, findings: Sequence[Finding], decision: Decision) -> Finding:
-    fatal = any(each.kind is machine_checks.FATAL_MACHINE_CHECK for each in finding.all)
+    fatal = any(each.kind is machine_checks.FATAL_MACHINE_CHECK for each in finding.under)
+    end = "; the kernel panicked" if fatal else ""
+    records = tuple(
+        dict.fromkeys(f"{each.where}: {' '.join(each.flags)}" for each in _records(finding))
+    )
+    finding = replace(
+        finding, sentence=f"{finding.sentence}{end}", details=(*finding.details, *records)
+    )
     if decision.silicon.status is not Silicon.AFFECTED:
-        only = any(each.kind is machine_checks.PRIVATE_MEMORY for each in finding.all)
-        severity = finding.severity if fatal or only else Severity.WARNING
-        return replace(
-            finding, severity=severity, details=(*finding.details, *_not_affected(decision))
-        )
+        return _elsewhere(finding, decision)
+    fatal = fatal or finding.kind is machine_checks.FATAL_MACHINE_CHECK
     severity = Severity.CRITICAL if fatal else finding.severity
     details = [f"for the erratum: {each}" for each in _for(finding, findings, decision)]
     details += [f"against it: {each}" for each in _against(finding, findings, decision)]
@@ -49,6 +53,13 @@ def _weighed(finding: Finding, findings: Sequence[Finding], decision: Decision) 
         "the DIMM fails a test"
     )
     return replace(finding, severity=severity, details=(*finding.details, *details))
+
+
+def _elsewhere(finding: Finding, decision: Decision) -> Finding:
+    """Return a machine check of a CPU that is not affected, or not known to be."""
+    stays = (machine_checks.FATAL_MACHINE_CHECK, machine_checks.PRIVATE_MEMORY)
+    severity = finding.severity if _is(finding, stays) else Severity.WARNING
+    return replace(finding, severity=severity, details=(*finding.details, *_not_affected(decision)))
 
 
 def _not_affected(decision: Decision) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ class Record:
 
     flags: tuple[str, ...]
     code: int
+    where: str
+    """CPU and bank."""
     seam: bool
     """The error was met in SEAM non-root mode: while a TD ran."""
     exception: bool
@@ -82,18 +84,18 @@ class Record:
         """The class and the kind of error.
 
         >>> decode("5", "bd80000000100134", exception=True).words
-        'uncorrected, data load, action required (VAL UC EN MISCV ADDRV S AR)'
+        'uncorrected, data load, action required'
         >>> decode("0", "8c000040000800c2", exception=False).words
-        'corrected, memory scrub (VAL MISCV ADDRV)'
+        'corrected, memory scrub'
         >>> decode("0", "a600000000020408", exception=False).words
-        'uncorrected, internal, processor context corrupt (VAL UC ADDRV PCC)'
+        'uncorrected, internal, processor context corrupt'
         """
         parts = [self._class(), self._kind()]
         if self.uncorrected:
             parts.append(self._action())
         if self.seam:
             parts.append("while a TD ran (SEAM_NR)")
-        return f"{', '.join(filter(None, parts))} ({' '.join(self.flags) or 'no bits'})"
+        return ", ".join(filter(None, parts))
 
     def _class(self) -> str:
         if "VAL" not in self.flags:
@@ -114,12 +116,13 @@ class Record:
         return "action optional" if "S" in self.flags else ""
 
 
-def decode(mcg_status: str, mci_status: str, *, exception: bool) -> Record:
+def decode(mcg_status: str, mci_status: str, *, exception: bool, where: str = "") -> Record:
     """Return what the two registers, in hexadecimal, say."""
     status = int(mci_status, 16)
     return Record(
         flags=tuple(name for name, bit in _BITS.items() if status >> bit & 1),
         code=status & _CODE_MASK,
+        where=where,
         seam=bool(int(mcg_status, 16) & _SEAM_NR),
         exception=exception,
     )

@@ -136,7 +136,8 @@ def read_record(groups: Mapping[str, str | None]) -> Record | None:
     mcg, mci = groups["mcg"], groups["mci"]
     if not mcg or not mci:
         return None
-    return decode(mcg, mci, exception=groups["how"] == " Exception")
+    where = f"CPU {groups['cpu']}, bank {groups['bank']}"
+    return decode(mcg, mci, exception=groups["how"] == " Exception", where=where)
 
 
 _REMOVAL = frozenset(

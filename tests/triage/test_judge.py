@@ -151,6 +151,7 @@ def test_corrected_uncorrected_and_fatal_look_different(triage: Any) -> None:  #
     assert fatal["machine-check"]["severity"] == "critical"
     (one,) = [each for each in fatal.document["findings"] if each["severity"] == "critical"]
     assert [each["id"] for each in one["same_cause"]] == ["fatal-machine-check"]
+    assert one["sentence"].endswith("; the kernel panicked")
 
 
 def test_what_speaks_for_and_against_the_erratum_is_said_where_it_can_be(triage: Any) -> None:  # noqa: ANN401
@@ -160,7 +161,10 @@ def test_what_speaks_for_and_against_the_erratum_is_said_where_it_can_be(triage:
     assert any(each.startswith("against it: the memory controller reports") for each in details)
     other = triage(banner("6.18.0"), GNR, ON, READY, RECORD)["machine-check"]
     assert other["severity"] == "warning"
-    assert other["details"] == ["this CPU does not have the erratum: it is not that"]
+    assert other["details"] == [
+        "CPU 12, bank 1: VAL UC EN MISCV ADDRV S AR",
+        "this CPU does not have the erratum: it is not that",
+    ]
 
 
 def test_a_record_from_before_the_boot_is_told_apart(triage: Any) -> None:  # noqa: ANN401
