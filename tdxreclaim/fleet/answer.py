@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.evidence import flat
+from tdxreclaim.facts.evidence import Part, flat
 from tdxreclaim.policy.model import Posture, Verdict
 from tdxreclaim.tables.kernels import Clearing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from tdxreclaim.policy.model import Decision
 
@@ -26,7 +26,8 @@ ROW_SCHEMA = "tdxreclaim.fleet-host/1"
 class Answer:
     """``cpu`` and ``kernel`` are for people, empty where not known.
 
-    ``missing`` has the ids of the rules that tell what was not known, or not whole.
+    ``missing`` has the ids of the rules that tell what was not known, and
+    ``PART-not-read`` for what of the evidence was not read or not understood.
     """
 
     verdict: Verdict
@@ -56,18 +57,27 @@ def answer_of(decision: Decision) -> Answer:
             decision.posture,
             (decision.rule, decision.host.rule, decision.kernel.rule),
             decision.kernel.clearing,
+            {gap.part for gap in decision.coverage.gaps},
         ),
     )
 
 
 def _missing(
-    verdict: Verdict, posture: Posture, rules: tuple[str, str, str], clearing: Clearing
+    verdict: Verdict,
+    posture: Posture,
+    rules: tuple[str, str, str],
+    clearing: Clearing,
+    gaps: Collection[str],
 ) -> tuple[str, ...]:
-    """Return the rules that stand for what is not known; *rules* are verdict, host, kernel."""
-    missing = [rules[0]] if verdict is Verdict.UNDETERMINED else []
-    if posture is Posture.UNKNOWN and verdict is not Verdict.UNDETERMINED:
-        missing.append(rules[2] if clearing is Clearing.UNKNOWN else rules[1])
-    return tuple(missing)
+    """Return what stands for what is not known; *rules* are verdict, host, kernel."""
+    unread = tuple(f"{part}-not-read" for part in sorted(gaps))
+    if verdict is Verdict.UNDETERMINED:
+        return (rules[0], *unread)
+    if posture is not Posture.UNKNOWN:
+        return unread
+    if clearing is Clearing.UNKNOWN:
+        return (rules[2], *unread)
+    return unread or (rules[1],)
 
 
 def read_report(document: Mapping[str, object], what: str) -> Answer:
@@ -89,6 +99,7 @@ def read_report(document: Mapping[str, object], what: str) -> Answer:
         numbers = {_cpu(processor): None for processor in processors}
         verdict, posture = Verdict(str(document["verdict"])), Posture(str(document["posture"]))
         clearing = Clearing(str(kernel["clearing"]))
+        gaps = {str(Part(gap["part"])) for gap in _gaps(document)}
         rules = (str(document["rule"]), str(host["rule"]), str(kernel["rule"]))
     except (KeyError, TypeError, ValueError) as error:
         raise MalformedInputError(what, f"not what {CHECK_SCHEMA} is ({error})") from error
@@ -99,7 +110,7 @@ def read_report(document: Mapping[str, object], what: str) -> Answer:
         cpu=flat(" + ".join(numbers)),
         kernel=flat(str(kernel.get("release") or "")),
         clearing=clearing,
-        missing=tuple(map(flat, _missing(verdict, posture, rules, clearing))),
+        missing=tuple(map(flat, _missing(verdict, posture, rules, clearing, gaps))),
     )
 
 
@@ -108,6 +119,13 @@ def _object(document: Mapping[str, object], name: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TypeError(name)
     return value
+
+
+def _gaps(document: Mapping[str, object]) -> list[dict[str, str]]:
+    gaps = _object(document, "coverage")["gaps"]
+    if not isinstance(gaps, list):
+        raise TypeError("gaps")
+    return gaps
 
 
 def _cpu(processor: Mapping[str, object]) -> str:

@@ -41,7 +41,7 @@ def render(report: Report) -> str:
         state(decision),
         f"{decision.verdict}, {decision.posture}{faked}: {decision.posture_because}",
         f"must_clear={must_clear};;;0;1 at_risk={int(decision.posture is Posture.AT_RISK)};;;0;1 "
-        f"processors={cpus};;;0",
+        f"evidence_whole={int(decision.coverage.whole)};;;0;1 processors={cpus};;;0",
     )
 
 

@@ -30,6 +30,7 @@ def render(report: Report) -> str:
         "module-version": decision.host.module_version,
         "kernel-clearing": decision.kernel.clearing,
         "kexec": decision.kernel.kexec,
+        "evidence-whole": str(decision.coverage.whole).lower(),
         "faked": "true" if report.faked else None,
     }
     head = f"# +expiry-time={report.expires}\n" if report.expires else ""

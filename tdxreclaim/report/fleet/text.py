@@ -32,7 +32,7 @@ def render(fleet: Fleet, *, width: int = 80, color: bool = False) -> Iterator[st
     if unknown:
         missing = ", ".join(f"{rule} ({count:,})" for rule, count in summary.missing(fleet))
         page.labelled("not known", f"{len(unknown):,}: {summary.names(unknown)}", "yellow")
-        page.labelled("missing", f"{missing}. What each means: tdxreclaim explain RULE")
+        page.labelled("missing", f"{missing}. What a rule means: tdxreclaim explain RULE")
     if fleet.of(Posture.CLEARS_NEEDLESSLY):
         page.labelled("needless", summary.needless(fleet))
     _groups(page, fleet)
