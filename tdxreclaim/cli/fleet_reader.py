@@ -73,9 +73,14 @@ def check_capture(path: str, *, triage: bool) -> Checked:
     try:
         with contextlib.closing(open_capture(path).source) as source:
             answer = answer_of(decide(read_host(source)))
-        return Checked(answer, _findings(path) if triage else ())
     except TdxReclaimError as error:
         return Checked(None, what=error.what, why=error.why)
+    if not triage:
+        return Checked(answer)
+    try:
+        return Checked(answer, _findings(path))
+    except TdxReclaimError as error:
+        return Checked(answer, what=path, why=f"triage: {error.why}")
 
 
 def _findings(path: str) -> tuple[tuple[str, str], ...]:
@@ -156,9 +161,9 @@ class Reader:
 
     def _captures(self, names: list[str]) -> None:
         for name, checked in zip(names, self._checked(names), strict=True):
-            if checked.answer is None:
+            if checked.why:
                 self._tally.refuse(checked.what, checked.why)
-            else:
+            if checked.answer is not None:
                 self._tally.source(name, 1)
                 self._tally.add(name, checked.answer)
                 for id_, severity in checked.findings:
@@ -170,10 +175,19 @@ class Reader:
         if workers < 2:  # noqa: PLR2004 - alone it is quicker without another process
             yield from map(self._check, names)
             return
-        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
+        given = 0
         with ProcessPoolExecutor(workers, initializer=_ignore_interrupts) as pool:
-            yield from pool.map(self._check, names)
+            try:
+                for checked in pool.map(self._check, names):
+                    yield checked
+                    given += 1
+            except BrokenExecutor:
+                # Killed from outside, for its memory most likely.
+                why = "a process that read captures was killed: fewer --jobs"
+                for name in names[given:]:
+                    yield Checked(None, what=name, why=why)
 
     def _tell(self, total: int | None = None) -> None:
         self._done += 1

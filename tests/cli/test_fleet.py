@@ -394,3 +394,31 @@ def test_the_page_sorts_and_filters(run: RunTool, tmp_path: Path) -> None:
     )
     filtered = page(run, tmp_path, typing)
     assert f"1 of {len(NAMES)} hosts" in filtered
+
+
+def _killed(_: str, *, triage: bool) -> None:  # noqa: ARG001 - as check_capture
+    os.kill(os.getpid(), 9)
+
+
+def test_a_worker_that_is_killed_refuses_what_it_had(
+    run: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tdxreclaim.cli.fleet_reader.check_capture", _killed)
+    document = told(run, *NAMES[:3], "--jobs", "2", cwd=HOSTS)
+    assert [one["source"] for one in document["refused"]] == NAMES[:3]
+
+
+def test_an_empty_folder_and_a_host_whose_triage_fails_are_counted(
+    run: RunTool, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    log = tmp_path / "two.log"
+    lines = (
+        "Jun 24 11:00:00 node-a kernel: virt/tdx: module initialized\n"
+        "Jun 24 11:00:01 node-b kernel: virt/tdx: module initialized\n"
+    )
+    log.write_text(lines)
+    document = told(run, str(tmp_path / "empty"), str(log), "--triage")
+    sources = [one["source"] for one in document["refused"]]
+    assert str(tmp_path / "empty") in sources
+    assert str(log) in sources

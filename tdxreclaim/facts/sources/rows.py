@@ -50,8 +50,11 @@ def expand(given: Iterable[str]) -> Iterator[str]:
     """
     for name in given:
         if is_directory(name):
-            inside = sorted(os.listdir(name))
-            if _OF_A_HOST.isdisjoint(inside):
+            try:
+                inside = sorted(os.listdir(name))
+            except OSError:  # said when it is opened
+                inside = []
+            if inside and _OF_A_HOST.isdisjoint(inside):
                 yield from (os.path.join(name, one) for one in inside)
                 continue
         elif not os.path.lexists(name) and any(c in name for c in "*?["):
