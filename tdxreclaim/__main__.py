@@ -11,6 +11,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import contextlib
 import gc
+import signal
 from typing import NoReturn
 
 # Collecting garbage while modules load finds none and costs a twelfth of the
@@ -20,7 +21,7 @@ gc.disable()
 _INTERRUPTED = 130  # ExitStatus.INTERRUPTED, before anything is imported
 
 try:
-    from tdxreclaim.cli import main
+    from tdxreclaim.cli import main, say_bug
 except KeyboardInterrupt:
     os._exit(_INTERRUPTED)
 
@@ -31,16 +32,30 @@ def run() -> NoReturn:
     Taking the interpreter apart again costs a fifth of a short run and does
     nothing for us: every file is closed and every stream flushed by now.
     """
+    _end_like_ctrl_c()
     try:
         status = main()
     except KeyboardInterrupt:
         status = _INTERRUPTED
+    except Exception as error:  # noqa: BLE001  (the one guard)
+        status = say_bug(error, sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # What can be said of a stream that cannot be written, main() has said.
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
     os._exit(status)
+
+
+def _end_like_ctrl_c() -> None:
+    """Let SIGTERM and SIGHUP (unless nohup ignores it) clean up as Ctrl-C does."""
+
+    def interrupt(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, interrupt)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,13 @@ class MalformedInputError(TdxReclaimError):
     kind = "malformed"
 
 
+class BugError(TdxReclaimError):
+    """Ours: what nobody expected, with where it happened."""
+
+    kind = "bug"
+    exit_status = ExitStatus.BUG
+
+
 class NotReadError(TdxReclaimError):
     """It could be opened, and nothing of it was understood: no answer, good or bad."""
 

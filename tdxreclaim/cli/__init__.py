@@ -9,8 +9,8 @@ from importlib import import_module
 import click
 
 from tdxreclaim import __version__
-from tdxreclaim.cli.output import ClosedPipeError, emit, emit_error, help_option, requested_format
-from tdxreclaim.errors import ExitStatus, OutputError, TdxReclaimError, UsageError
+from tdxreclaim.cli.output import ClosedPipeError, emit, emit_error, help_option
+from tdxreclaim.errors import BugError, ExitStatus, OutputError, TdxReclaimError, UsageError
 
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
 
@@ -78,6 +78,9 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     callback=_print_version,
     help="Show the version and exit.",
 )
+@click.option(
+    "--debug", is_flag=True, expose_value=False, help="Show the traceback of a bug in tdxreclaim."
+)
 @help_option
 def cli() -> None:
     """Must a host clear the private pages that Intel TDX guests give back?
@@ -113,12 +116,24 @@ def main(arguments: list[str] | None = None) -> int:
         # Without a name it is no file of ours: what we print could not be written.
         _discard_stdout()
         return emit_error(OutputError("standard output", error.strerror or str(error)), [])
-    except Exception as error:
-        if requested_format(given) != "nagios":
-            raise
-        # A traceback's status 1 would be a WARNING.
-        return emit_error(TdxReclaimError("bug", f"{type(error).__name__}: {error}"), given)
     return status if isinstance(status, int) else ExitStatus.NOT_REQUIRED
+
+
+def say_bug(error: Exception, given: list[str]) -> int:
+    """Say a bug of ours in one line, in the format asked for; return its status."""
+    import traceback
+
+    if "--debug" in given:
+        traceback.print_exception(error)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(
+        f" in {frame.name}, {os.path.basename(frame.filename)}:{frame.lineno}" for frame in last
+    )
+    why = (
+        f"{type(error).__name__}: {error}{where} (tdxreclaim {__version__}; please report it with "
+        "what --debug shows)"
+    )
+    return emit_error(BugError("bug", why), given)
 
 
 def _usage(error: click.UsageError) -> UsageError:

@@ -117,7 +117,7 @@ def wants_color(choice: str, path: str | None = None) -> bool:
     if os.environ.get("FORCE_COLOR"):
         return True
     terminal = sys.stdout is not None and sys.stdout.isatty()
-    return terminal and os.environ.get("TERM") != "dumb"
+    return terminal and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def terminal_width() -> int:
@@ -176,7 +176,7 @@ def write_whole(path: str, text: str) -> None:
         OutputError: it cannot be written; what was there is untouched.
 
     """
-    write_bytes_whole(path, text.encode("utf-8"))
+    write_bytes_whole(path, text.encode("utf-8", "replace"))
 
 
 def emit_chunks(chunks: Iterable[str], path: str | None) -> None:
@@ -214,9 +214,12 @@ def _write_whole(path: str, chunks: Iterable[bytes]) -> None:
         OutputError: it cannot be written; what was there is untouched.
 
     """
-    target = os.path.realpath(path)
-    temporary = f"{target}.{os.getpid()}.tmp"
+    if not path:
+        raise UsageError("--output", "the name is empty")
     try:
+        target = os.path.realpath(path)
+        # Short, so that it fits beside the longest name.
+        temporary = os.path.join(os.path.dirname(target), f".tdxreclaim.{os.getpid()}.tmp")
         mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):
             # By the name that was given: what /dev/stdout leads to may have none.
@@ -247,6 +250,8 @@ def emit_bytes(data: bytes) -> None:
         ClosedPipeError: the reader of standard output went away.
 
     """
+    if sys.stdout is None:
+        raise OutputError("standard output", "it is closed")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()

@@ -84,8 +84,9 @@ _OPTION = re.compile(
     + _PLAIN_VALUE
     + r"|kvm[-_]intel\.(?:tdx|ept|eptad|enable_apicv|nested|vpid|pml)="
     + _PLAIN_VALUE
-    + r"|nohibernate|noresume|hibernate=\w{1,20}"
-    r"|crashkernel=[\w,@:.~-]{1,80}|tdx\w{0,20}(?:=[\w,.-]{1,40})?)"
+    + r"|nohibernate|noresume|hibernate=(?:no|yes|noresume|nocompress|protect_image)"
+    r"|crashkernel=(?:auto|[\dkKmMgG:,@x-]{1,80}(?:,(?:high|low|cma))?)"
+    r"|tdx(?:_host)?(?:=" + _PLAIN_VALUE + r")?)"
 )
 
 

@@ -149,7 +149,21 @@ class Reader:
         if mangled:
             why = f"{mangled} lines name a CPU and cannot be read"
             self.gaps.append(Gap(self.source.label(path), why))
-        return parse_kernel_log(text, name=self.source.label(path))
+        reading = parse_kernel_log(text, name=self.source.label(path))
+        told = {group for _, group in (*reading.cpus, *reading.earlier)}
+        known = {(group.family, group.model) for group in told | {reading.group} if group}
+        shown = {
+            (int(line["family"], 16), int(line["model"], 16))
+            for line in _CPU_LINE.finditer(text)
+            if line["whole"]
+        }
+        if shown - known:
+            # Quoted, or dressed in another way than the rest.
+            why = (
+                f"{len(shown - known)} more kinds of CPU stand in lines that are not the log's own"
+            )
+            self.gaps.append(Gap(self.source.label(path), why))
+        return reading
 
     def log_fact(self, *, yes: LogLine | None, no: LogLine | None = None) -> Fact[bool]:
         """Return what the log says, its later line being the state; of none, why there is none."""
@@ -175,7 +189,7 @@ class Reader:
 # The line with which the kernel names its processor, also where it was broken.
 _CPU_LINE = re.compile(
     r"(?:smpboot: CPU0: (?!Thermal|Hyper)|CPU0: (?=[^\n]{0,200}famil))[^\n]{0,200}?"
-    r"(?:(?P<whole>\(family: 0x[0-9a-f]+, model: 0x[0-9a-f]+(?:, stepping: 0x[0-9a-f]+)?\))|$)",
+    r"(?:(?P<whole>\(family: 0x(?P<family>[0-9a-f]{1,8}), model: 0x(?P<model>[0-9a-f]{1,8})(?:, stepping: 0x[0-9a-f]+)?\))|$)",
     re.MULTILINE | re.IGNORECASE,
 )
 

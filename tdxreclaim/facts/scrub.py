@@ -72,7 +72,28 @@ def scrub(text: str) -> str:
     """
     for pattern, instead in _SCRUBS:
         text = pattern.sub(instead, text)
-    return text
+    return _TASK.sub(_unnamed_task, text)
+
+
+# Where the kernel names a task.
+_TASK = re.compile(
+    r"(?P<before>INFO: task |\btask:|\bComm: ?|stuck for \d{1,9}s! \[)"
+    r"(?P<name>[^\n]{1,40}?)(?P<after>:\d+[ \]]| +state:| (?:Not tainted|Tainted|Kdump))"
+)
+
+
+# The names that tell something, and that every host has.
+_COMMON_TASK = re.compile(
+    r"qemu[\w.:-]{0,20}|kvm[\w./-]{0,20}|CPU \d+/KVM|IO mon_iothread|(?:kworker|ksoftirqd|migration"
+    r"|swapper|cpuhp|watchdog|irq)/[\w:.+-]*|vhost-\d+|libvirtd|virtqemud|khugepaged|kswapd\d+"
+    r"|kcompactd\d+|systemd(?:-\w+)?|rcu_\w+|kthreadd|bash|sh"
+)
+
+
+def _unnamed_task(match: re.Match[str]) -> str:
+    if _COMMON_TASK.fullmatch(match["name"]):
+        return match[0]
+    return f"{match['before']}{SCRUBBED}{match['after']}"
 
 
 def _scrub_cpuinfo(text: str) -> str:

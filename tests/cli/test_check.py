@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from tdxreclaim.cli import cli
 from tdxreclaim.cli.output import requested_format, wants_color, write_whole
-from tdxreclaim.errors import ExitStatus, OutputError
+from tdxreclaim.errors import ExitStatus, OutputError, UsageError
 from tdxreclaim.facts.evidence import flat
 from tdxreclaim.facts.sources.recognise import CaptureFormat
 from tdxreclaim.policy.model import Verdict
@@ -326,13 +326,15 @@ def test_output_that_cannot_be_written(target: str, tmp_path: Path, run: RunTool
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
-    target = tmp_path / "x"
+def test_a_write_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    # The name of a file that is not UTF-8 comes as a surrogate; 255 bytes is the longest.
+    target = tmp_path / ("x" * 255)
     target.write_text("old")
-    with pytest.raises(UnicodeEncodeError):
-        write_whole(str(target), "half \ud800")
-    assert target.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    write_whole(str(target), "half \ud800")
+    assert target.read_text() == "half ?"
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    with pytest.raises(UsageError):
+        write_whole("", "text")
     with pytest.raises(OutputError):
         write_whole(str(tmp_path), "text")
 

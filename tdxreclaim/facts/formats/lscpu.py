@@ -18,7 +18,7 @@ from tdxreclaim.facts.cpu import (
     parse_number,
 )
 from tdxreclaim.facts.evidence import GapList
-from tdxreclaim.facts.formats.paste import is_harmless
+from tdxreclaim.facts.formats.paste import SIGNS, is_harmless
 from tdxreclaim.tables.cpus import INTEL
 
 _WHAT = "lscpu output"
@@ -73,7 +73,7 @@ def parse_lscpu(text: str) -> CpuReading:
         name, colon, value = line.partition(":")
         if not line.isprintable() and not line.replace("\t", " ").isprintable():
             gaps.add(number, "characters that no terminal shows")
-        if (colon and not _NAME.fullmatch(name)) or (
+        if (colon and (not _NAME.fullmatch(name) or _shouted(name))) or (
             not colon and line.strip() and not (line[:1].isspace() and fields)
         ):
             gaps.add(number, 'no "Name: value" of lscpu')
@@ -93,6 +93,10 @@ def parse_lscpu(text: str) -> CpuReading:
             gaps.add(number, f"it ends in the middle of a line ({fields[-1].name})")
         fields[-1] = fields[-1]._replace(last=True, value="" if cut else fields[-1].value)
     return _reading(fields, gaps)
+
+
+def _shouted(name: str) -> bool:
+    return name.isupper() and SIGNS.search(name) is not None
 
 
 # The names of lscpu begin with a capital; nested ones are indented.

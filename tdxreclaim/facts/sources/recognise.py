@@ -146,9 +146,26 @@ _TRACES = {
         r"\beax=0x[0-9a-f]{8}\b|\bCPUID [0-9a-f]{8}: [0-9a-f]{8}-", re.IGNORECASE
     ),
     CaptureFormat.KERNEL_LOG: re.compile(
-        r"smpboot: CPU0: |^[^\n]{0,80}Linux version \d", re.MULTILINE
+        r"smpboot: CPU0: |CPU0: [^\n]{0,200}family: 0x|^[^\n]{0,80}Linux version \d",
+        re.MULTILINE | re.IGNORECASE,
     ),
 }
+
+
+# The forms whose parsers understand every line, or say that they do not.
+_STRICT = {CaptureFormat.CPUINFO, CaptureFormat.LSCPU, CaptureFormat.LSCPU_JSON}
+
+
+_CONTROL = re.compile(r"\x1b\[[\d;]{0,20}[A-Za-z]|\x00")
+
+
+# A processor of cpuinfo or lscpu, whatever a mail program, grep or diff made of it.
+_IN_DRESS = re.compile(
+    r"vendor[_ ]id\W{1,40}(?:data\W{1,9})?(?:genuine|authentic|hygon|centaur)"
+    r"|\bcpu family\W{1,40}(?:data\W{1,9})?\d|\bmodel\W{1,9}data\W{1,9}\d"
+    r"|\bprocessor\s*[:=]\s*\d|\bmodel\s*=\s*(?:0x)?\d|\blscpu\W{1,8}\[",
+    re.IGNORECASE,
+)
 
 
 def _files(text: str, name: str, form: CaptureFormat) -> Files:
@@ -156,7 +173,10 @@ def _files(text: str, name: str, form: CaptureFormat) -> Files:
 
     People paste one after the other: each is a witness, and none of them is whole.
     """
-    traces = [each for each, trace in _TRACES.items() if trace.search(text)]
+    plain = _CONTROL.sub("", text).replace("\xa0", " ")
+    traces = [each for each, trace in _TRACES.items() if trace.search(plain)]
+    if form not in _STRICT and not set(traces) & _STRICT and _IN_DRESS.search(plain):
+        traces.append(CaptureFormat.CPUINFO)
     forms = list(dict.fromkeys((form, *traces)))
     if len(forms) == 1:
         return Files({PLACE[form]: text}, label=name)

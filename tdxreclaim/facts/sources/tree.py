@@ -40,6 +40,8 @@ class Tree:
 
         A symbolic link is followed as far as it stays inside the tree.
         """
+        if "\0" in path:
+            return None  # no name has it; what was read of the host may
         # realpath of what does not exist is harmless: open says so.
         real = os.path.realpath(os.path.join(self._root, path))
         if os.path.commonpath((self._root, real)) != self._root:
