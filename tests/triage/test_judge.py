@@ -14,7 +14,7 @@ from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.findings import CATALOGUE
 from tdxreclaim.tables.findings.kind import Cause
 from tdxreclaim.tables.kernels import KERNELS
-from tdxreclaim.triage.judge import failed_page
+from tdxreclaim.triage.fromlines import failed_page
 
 if TYPE_CHECKING:
     from conftest import RunTool
