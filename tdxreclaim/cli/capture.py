@@ -65,12 +65,11 @@ def capture(*, output: str, from_: str | None, include: tuple[str, ...], list_: 
 
 def _collect(from_: str | None, include: list[str]) -> HostCapture:
     from tdxreclaim.facts.collect import ALSO_WANTED, collect
-    from tdxreclaim.facts.images.installed import InstalledKernels
-    from tdxreclaim.facts.sources.live import Live
+    from tdxreclaim.facts.sources.live import Live, installed_kernels
     from tdxreclaim.facts.sources.tree import Tree
 
     if from_ is None:
-        return collect(Live(), include=include, tree=Tree("/"), installed=InstalledKernels())
+        return collect(Live(), include=include, tree=Tree("/"), installed=installed_kernels())
     from tdxreclaim.facts.sources.recognise import open_capture
 
     also = ALSO_WANTED.union(include)

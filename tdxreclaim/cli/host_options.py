@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from tdxreclaim.facts.fake import FakedCpu
     from tdxreclaim.facts.host import HostFacts
-    from tdxreclaim.facts.images.installed import InstalledKernels
     from tdxreclaim.facts.images.parts import Images
     from tdxreclaim.facts.sources.base import Source
 
@@ -127,6 +126,7 @@ def read_chosen_host(
 
     """
     from tdxreclaim.facts.host import read_host
+    from tdxreclaim.facts.sources.live import installed_kernels
 
     faked = _faked_cpu(cpu, vendor, family, model, stepping)
     if kernel is not None:
@@ -169,13 +169,6 @@ def _images(paths: tuple[str, ...], kernel: str | None) -> Images | None:
     if "" in paths:
         raise UsageError("--image", "the name is empty")
     return read_images(paths, kernel)
-
-
-def installed_kernels() -> InstalledKernels:
-    """Return the kernels of this host."""
-    from tdxreclaim.facts.images.installed import InstalledKernels
-
-    return InstalledKernels()
 
 
 def with_images(facts: HostFacts, paths: tuple[str, ...], name: str) -> HostFacts:

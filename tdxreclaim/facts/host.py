@@ -75,7 +75,7 @@ def read_host(
     cross_check: bool = False,
     ask_py_cpuinfo: Callable[[], PyCpuinfo] = read_py_cpuinfo,
     log: tuple[str, LogReading] | None = None,
-    installed: Callable[[], InstalledKernels] | None = None,
+    installed: Callable[[], InstalledKernels | None] | None = None,
 ) -> HostFacts:
     """Return what *source* says of its host.
 
@@ -214,13 +214,14 @@ def _kernel_files(
     reader: Reader,
     release: str | None,
     listed: Fact[tuple[Symbol, ...]],
-    installed: Callable[[], InstalledKernels] | None,
+    installed: Callable[[], InstalledKernels | None] | None,
 ) -> tuple[KernelFiles | None, tuple[Evidence, ...]]:
     """Return what the kernel's own files tell, live or from a capture's record of them."""
     if not reader.wanted or release is None:
         return None, ()
-    if installed is not None:
-        return installed().read(release, module=not listed.value), ()
+    kernels = installed() if installed is not None else None
+    if kernels is not None:
+        return kernels.read(release, module=not listed.value), ()
     if reader.is_live:
         return None, ()
     text, evidence = reader.text(places.KERNEL_FILES)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from tdxreclaim.errors import HostReadError, MalformedInputError, NotReadError, TdxReclaimError
 from tdxreclaim.facts import host, places
 from tdxreclaim.facts.evidence import Evidence, Gap, Origin
-from tdxreclaim.facts.images.installed import InstalledKernels
 from tdxreclaim.facts.logs.bringup import LogReading
 from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
 from tdxreclaim.facts.logs.prose import add_prose
@@ -33,7 +32,7 @@ from tdxreclaim.facts.sources.base import (
     open_captured,
     too_long,
 )
-from tdxreclaim.facts.sources.live import Live
+from tdxreclaim.facts.sources.live import Live, installed_kernels
 from tdxreclaim.facts.sources.tree import Tree
 
 if TYPE_CHECKING:
@@ -216,7 +215,7 @@ class TicketReader:
         if origin is Origin.CAPTURED and not any(map(self._has_log, self._sources)):
             log = self._log_of_host(name)
         facts = host.read_host(
-            together, log=log, installed=InstalledKernels if origin is Origin.LIVE else None
+            together, log=log, installed=installed_kernels if origin is Origin.LIVE else None
         )
         return Ticket(facts, name, form, tuple(self._logs), tuple(self._unread))
 

@@ -6,7 +6,6 @@ import re
 
 from tdxreclaim.errors import TdxReclaimError
 from tdxreclaim.facts.evidence import Evidence, Origin, not_readable
-from tdxreclaim.facts.images.elf import parse_build_id
 from tdxreclaim.facts.images.folder import Folder
 from tdxreclaim.facts.images.members import Role
 from tdxreclaim.facts.images.parts import Configuration, Images, KernelFiles, Module, Part
@@ -50,6 +49,8 @@ class InstalledKernels:
         return Images(tuple(mine), failures, Origin.LIVE, loaded=loaded)
 
     def _build_id(self) -> str | None:
+        from tdxreclaim.facts.images.elf import parse_build_id
+
         try:
             with self._folder.stream(_NOTE) as file:
                 return parse_build_id(file.read(1 << 10))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tdxreclaim.facts.evidence import Gap
+    from tdxreclaim.facts.images.installed import InstalledKernels
 
 
 class Live:
@@ -110,6 +111,16 @@ def kernel_release() -> str | None:
 def machine() -> str:
     """Return this host's uname(2) machine (``x86_64``), empty where there is no uname."""
     return os.uname().machine if hasattr(os, "uname") else ""
+
+
+def installed_kernels() -> InstalledKernels | None:
+    """Return the kernels of this host, ``None`` without any trace of one in its folders."""
+    places = ("/usr/lib/modules", "/lib/modules", "/sys/kernel/livepatch")
+    if not any(map(os.path.isdir, places)):
+        return None
+    from tdxreclaim.facts.images.installed import InstalledKernels
+
+    return InstalledKernels()
 
 
 class PyCpuinfo:
