@@ -195,7 +195,7 @@ def _kernel(
     reader: Reader,
     release: str | None,
     notes: tuple[Evidence, ...],
-    installed: Callable[[], InstalledKernels] | None,
+    installed: Callable[[], InstalledKernels | None] | None,
 ) -> dict[str, Any]:
     """Return what tells which code the kernel has: symbols, configuration, its files."""
     listed = reader.fact(places.KALLSYMS, parse_symbols)

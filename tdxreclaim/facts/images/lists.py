@@ -10,7 +10,7 @@ from tdxreclaim.facts.images.parts import TELLING, Configuration, Names, Part
 from tdxreclaim.facts.kernel import parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Iterable
 
 
 class StubError(MalformedInputError):
@@ -43,36 +43,46 @@ def parse_configuration(text: str) -> Configuration:
     return Configuration(parse_config(text), heading[2] if heading else None)
 
 
-def names_of(names: Collection[str], *, exported: bool = False, cut: bool = False) -> Names:
+def names_of(names: Iterable[str], *, exported: bool = False, cut: bool = False) -> Names:
     """Return what a list of symbols tells."""
-    bare = {name.partition(".")[0] for name in names if _SEAMCALLS.match(name) or "tdx_" in name}
+    count, kept = 0, set()
+    for name in names:
+        count += 1
+        if _SEAMCALLS.match(name) or "tdx_" in name:
+            kept.add(name.partition(".")[0])
     return Names(
-        tdx_host=any(map(_SEAMCALLS.match, bare)),
-        telling=tuple(name for name in TELLING if name in bare),
+        tdx_host=any(map(_SEAMCALLS.match, kept)),
+        telling=tuple(name for name in TELLING if name in kept),
         exported=exported,
-        whole=not cut and len(names) > _FEWEST[exported],
+        whole=not cut and count > _FEWEST[exported],
     )
+
+
+# ADDRESS TYPE NAME, and CRC NAME WHERE HOW.
+_NAMES = {
+    False: re.compile(r"^\S+ \S+ (\S+)", re.MULTILINE),
+    True: re.compile(r"^\S+\t(\S+)\t", re.MULTILINE),
+}
 
 
 def read_list(text: str, name: str) -> Part | None:
     """Return what a configuration, System.map or Module.symvers tells, ``None`` if it is none.
 
     Raises:
-        MalformedInputError: it is for another architecture.
+        MalformedInputError: it is for another architecture, or a stub.
 
     """
     if _SYSTEM_MAP.match(text) or _SYMVERS.match(text):
         exported = text.startswith("0x")
-        # ADDRESS TYPE NAME; CRC NAME WHERE HOW
-        column = 1 if exported else 2
-        rows = [line.split() for line in text.splitlines()]
-        names = {row[column] for row in rows if len(row) > column}
         # A KVM that is built in needs no export.
         built_in = exported and "\tarch/x86/kvm/kvm\t" not in text
         cut = built_in or not text.endswith("\n")
-        content = names_of(names, exported=exported, cut=cut)
+        # One by one: a list of them all would take ten times the text's memory.
+        listed = (match[1] for match in _NAMES[exported].finditer(text))
+        content = names_of(listed, exported=exported, cut=cut)
         if not (content.whole or content.telling):
-            why = f"a stub or a part of a list of symbols ({len(rows)} lines), which tells nothing"
+            lines = text.count("\n")
+            why = f"a stub or a part of a list of symbols ({lines} lines), which tells nothing"
             raise StubError(name, why)
         return Part(name, None, content)
     if not _OPTION.search(text):

@@ -23,7 +23,7 @@ from tdxreclaim.facts.images.members import Member, member_of, release_in_name
 from tdxreclaim.facts.images.module import read_module
 from tdxreclaim.facts.images.parts import PART_LIMIT_BYTES, Images, Part, bases, fits
 from tdxreclaim.facts.sources import tar
-from tdxreclaim.facts.sources.base import TEXT_LIMIT_BYTES, read_bounded
+from tdxreclaim.facts.sources.base import read_bounded
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS, looks_packed, read_head, unpack
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 # One with debug data has some 20 MB.
 _MODULE_LIMIT_BYTES = 96 << 20
+
+
+# A System.map has some 10 MB.
+_LIST_LIMIT_BYTES = 32 << 20
 
 
 _DAMAGE: tuple[type[Exception], ...] = (*UNPACK_ERRORS, tarfile.TarError, struct.error)
@@ -244,7 +248,7 @@ def _parts(file: io.BufferedReader, name: str) -> Iterator[Part]:
             yield from image.read_vmlinux(file, name)
     else:
         _refuse_others(head, name)
-        text = read_bounded(stream, name, TEXT_LIMIT_BYTES).decode("utf-8", "replace")
+        text = read_bounded(stream, name, _LIST_LIMIT_BYTES).decode("utf-8", "replace")
         part = read_list(text, name)
         if part is None:
             raise MalformedInputError(name, _NOT_RECOGNISED)

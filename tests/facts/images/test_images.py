@@ -1038,6 +1038,16 @@ def test_sections_that_lie_over_each_other_are_not_read_without_end(tmp_path: Pa
         judge(tmp_path / "over", data)
 
 
+def test_a_long_list_is_not_taken_apart_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "System.map"
+    path.write_bytes(b"ffffffff81000000 T a_function\n" * 1_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert judge(path).clearing is Clearing.NO_TDX_HOST
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+    with pytest.raises(HostReadError, match="longer than 32 MiB"):
+        judge(path, b"ffffffff81000000 T a_function\n" * 1_200_000)
+
+
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
     bomb = gzip.compress(SHAPES["page"].data + bytes(100 << 20), 1)
     with pytest.raises(MalformedInputError, match="longer than 96 MiB"):
