@@ -69,14 +69,12 @@ def test_alerts_follow_the_answer(
 
     hosts = Path(__file__).parents[2] / "hosts"
     out = run("check", *arguments, "--format", "prometheus", cwd=hosts).out
-    series = [
-        f"{s.name}{{{','.join(f'{k}={v!r}' for k, v in s.labels.items() if v)},instance='h'}}".replace(
-            "'", '"'
-        )
-        for f in text_string_to_metric_families(out)
-        for s in f.samples
-        if s.value == 1
-    ]
+    series = []
+    for family in text_string_to_metric_families(out):
+        for one in family.samples:
+            labels = {name: value for name, value in one.labels.items() if value}
+            shown = ",".join(f'{k}="{v}"' for k, v in {**labels, "instance": "h"}.items())
+            series += [f"{one.name}{{{shown}}}"] if one.value == 1 else []
     summaries = {alert.name: f"h: {alert.summary}" for alert in ALERTS}
     test: dict[str, Any] = {
         "interval": "10m",
