@@ -75,7 +75,8 @@ def calibration_of(
 class _Curve(NamedTuple):
     """What a page costs without its clear, in ns, at amounts of a cause."""
 
-    costs: Mapping[int, float]
+    costs: Mapping[int, tuple[float, float]]
+    """The least and the most at each amount."""
     measured: bool
     """Whether its shape was; else it is the base's, through these rows."""
 
@@ -97,19 +98,33 @@ def _curves(
         line = by_cause.get(cause)
         if CostCause.NOTHING not in by_cause:
             if varied and line is not None:
-                found[cause] = _Curve(_line(rows, line), measured=True)
+                # A line through as many rows as it has unknowns tells no shape:
+                # the base's may be it.
+                costs, worst = _scaled(rows, cause, line.clear_ns, base)
+                bent = costs if not line.left_over and worst <= enough else {}
+                found[cause] = _Curve(_line(rows, line, bent), measured=not bent)
             continue
         costs, worst = _scaled(rows, cause, possible[0].clear_ns, base)
         if costs and worst <= enough:
-            found[cause] = _Curve(costs, measured=False)
+            found[cause] = _Curve({at: (ns, ns) for at, ns in costs.items()}, measured=False)
     return found
 
 
-def _line(rows: Sequence[Timed], line: Explanation) -> dict[int, float]:
+def _line(
+    rows: Sequence[Timed], line: Explanation, bent: Mapping[int, float]
+) -> dict[int, tuple[float, float]]:
+    """The line at the rows' amounts; and from it to *bent* at those of *bent* between them."""
+    at = {_exact(line.cause, timed.row): amount(line.cause, timed.row) for timed in rows}
+    first, last = min(at), max(at)
+    for between in bent:
+        if first < between < last:
+            at[between] = at[first] + (at[last] - at[first]) * (between - first) / (last - first)
+    straight = {
+        exact: line.page_ns + line.growth_ns * (many - line.least) for exact, many in at.items()
+    }
     return {
-        _exact(line.cause, timed.row): line.page_ns
-        + line.growth_ns * (amount(line.cause, timed.row) - line.least)
-        for timed in rows
+        exact: (min(ns, bent.get(exact, ns)), max(ns, bent.get(exact, ns)))
+        for exact, ns in straight.items()
     }
 
 
@@ -164,9 +179,11 @@ def _points(
     rounded = [0.5 / row.seconds for row, *_ in rows if row.seconds == int(row.seconds)]
     margin = max(best.worst, least_margin, *rounded)
 
-    def point(vcpus: int | None, cost: float, memory_bytes: int | None = None) -> CostPoint:
-        low, high = cost * max(0, 1 - margin), cost * (1 + margin)
-        return CostPoint(vcpus, Span(round(low), round(cost), round(high)), memory_bytes)
+    def span(costs: tuple[float, float], part: float) -> Span:
+        low, high = (cost * part for cost in costs)
+        return Span(
+            round(low * max(0, 1 - margin)), round((low + high) / 2), round(high * (1 + margin))
+        )
 
     shares = {action: base.steps[action].points[0].cost.likely_ns for action in _PAGE_STEPS}
     whole = sum(shares.values())
@@ -176,11 +193,11 @@ def _points(
         points = []
         if CostCause.MEMORY in curves:
             costs = curves[CostCause.MEMORY].costs
-            points += [point(None, costs[size] * each, size) for size in sorted(costs)]
+            points += [CostPoint(None, span(costs[at], each), at) for at in sorted(costs)]
         if CostCause.VCPUS in curves:
             costs = curves[CostCause.VCPUS].costs
-            points += [point(vcpus, costs[vcpus] * each) for vcpus in sorted(costs)]
-        found[action] = tuple(points) or (point(1, best.page_ns * each),)
+            points += [CostPoint(at, span(costs[at], each)) for at in sorted(costs)]
+        found[action] = tuple(points) or (CostPoint(1, span((best.page_ns,) * 2, each)),)
     if best.clear_determined:
-        found[Action.CLEAR] = (point(1, best.clear_ns),)
+        found[Action.CLEAR] = (CostPoint(1, span((best.clear_ns,) * 2, 1.0)),)
     return found

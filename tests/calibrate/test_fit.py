@@ -232,6 +232,16 @@ def test_two_shutdowns_that_settle_the_cause_narrow_the_range(
     assert len(causes) > 1 or ratio < open_ratio / 2
 
 
+def test_two_rows_tell_no_shape_between_them() -> None:
+    """A straight line and the shipped curve go through both: the range holds either."""
+    found = _fit(f"{HEAD}64GiB,4,6.17,upstream,256,\n64GiB,64,6.17,upstream,886,\n").calibration
+    page = [found.steps[action].at(32, 64 << 30) for action in PAGE_STEPS]
+    straight, bent = 13_300 + 28 * 626, 16_500
+
+    assert sum(span.low_ns for span in page) <= bent
+    assert sum(span.high_ns for span in page) >= straight
+
+
 def test_a_table_is_told_from_a_calibration() -> None:
     assert is_table(HEAD)
     assert not is_table(read_shipped_calibration("published"))
