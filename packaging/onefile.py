@@ -59,7 +59,8 @@ def build(target: Path) -> None:
 def _install(site: Path) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
     options = ["--disable-pip-version-check", "--require-hashes", "--target", str(site)]
-    subprocess.run([*pip, *options, "--requirement", str(LOCK)], check=True)
+    if subprocess.run([*pip, *options, "--requirement", str(LOCK)], check=False).returncode:
+        sys.exit(f"onefile: pip of {sys.executable} failed: run it with a Python that has pip")
 
 
 def _files(site: Path) -> list[tuple[str, Path]]:

@@ -147,6 +147,8 @@ def run_triage(
     with Progress("triage") as progress:
         reader = TicketReader(sink, since=_since(since), host=host, progress=progress.show)
         ticket = reader.read(paths)
+    if host is not None and all(log.host != host for log in ticket.logs):
+        raise UsageError("--host", f"no line that was read is of {host!r}")
     facts = with_images(ticket.facts, image, ticket.name)
     decision = decide(facts)
     answer = ask(decision) if ask else None

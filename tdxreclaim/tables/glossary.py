@@ -19,7 +19,7 @@ class Word(NamedTuple):
     action: str = ""
 
 
-_VERDICT, _POSTURE, _RULE = "verdict", "posture", "rule"
+_VERDICT, _POSTURE, _RULE, _TERM = "verdict", "posture", "rule", "term"
 _WATCHED = "watch state"
 _SILICON, _STATE, _KERNEL, _KEXEC = "silicon", "TDX state", "kernel clearing", "kexec"
 
@@ -117,6 +117,32 @@ WORDS = (
         _KEXEC,
         "The kernel calls TDH.SYS.DISABLE before a kexec; a TDX module that lacks it leaves "
         "poison behind.",
+    ),
+    Word("TD", _TERM, "A TDX guest: a virtual machine whose private memory the host cannot read."),
+    Word(
+        "HKID",
+        _TERM,
+        "The private KeyID that is assigned to a TD; a leaked one is gone until reboot.",
+    ),
+    Word("KeyID", _TERM, "The number of a memory-encryption key; Linux itself uses KeyID 0."),
+    Word(
+        "PAMT", _TERM, "The TDX module's record of whose each page is; about 1/256 of the memory."
+    ),
+    Word("kdump", _TERM, "A crash dump by kexec into a second kernel; see refused and not-built."),
+    Word(
+        "MOVDIR64B",
+        _TERM,
+        "The instruction that writes a whole 64-byte line at once: what clearing is done with.",
+    ),
+    Word(
+        "what-if",
+        _TERM,
+        "Parts of the facts were given on the command line, so the answer is about no real machine.",
+    ),
+    Word(
+        "HKID first",
+        _TERM,
+        "The order that releases the HKID before the pages; faster, and in no release up to 7.3.4.",
     ),
     Word("not-x86", _RULE, "Another architecture. Not applicable."),
     Word(

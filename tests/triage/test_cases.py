@@ -418,3 +418,12 @@ def test_a_page_needs_a_file(run: RunTool, tmp_path: Path) -> None:
     (tmp_path / "ten.log").write_text(TEN)
     ran = run("triage", "--from", "ten.log", "--html", "-", cwd=tmp_path)
     assert (ran.status, ran.err) == (2, "tdxreclaim: --html: needs the name of a file\n")
+
+
+def test_a_host_that_no_line_names_is_no_clean_bill(run: RunTool, tmp_path: Path) -> None:
+    line = "Jun 24 11:00:00 node kernel: kvm_intel: tdh_mng_key_freeid() failed. HKID 65 is leaked."
+    (tmp_path / "j.txt").write_text(line + "\n")
+    assert run("triage", "--from", "j.txt", "--host", "node", cwd=tmp_path).status == 20
+    ran = run("triage", "--from", "j.txt", "--host", "other", cwd=tmp_path)
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err == "tdxreclaim: --host: no line that was read is of 'other'\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,7 +102,8 @@ def recognise_rows(head: str) -> Form:
     """Return what the beginning of a file looks like."""
     lines = head.lstrip().splitlines()
     first = lines[0] if lines else ""
-    if first[:1] == "[":
+    # A list of objects; a kernel log begins with "[    0.000000]".
+    if re.match(r"\[\s*[{\]]", head.lstrip()):
         return Form.DOCUMENT
     if first[:1] == "{":
         if _is_object(first):

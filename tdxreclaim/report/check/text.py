@@ -51,10 +51,15 @@ def render(report: Report, *, width: int = 80, color: bool = False) -> str:
     page.blank()
     decision = report.decision
     page.ends(
-        f"{decision.verdict}, {decision.posture} (exit {int(decision.verdict.exit_status)})",
+        f"{_ids(decision)} (exit {int(decision.verdict.exit_status)})",
         f"rule {decision.rule}" if report.explain else "why, evidence: --explain",
     )
     return page.text()
+
+
+def _ids(decision: Decision) -> str:
+    ids = dict.fromkeys((str(decision.verdict), str(decision.posture)))
+    return ", ".join(ids)
 
 
 def _summary(page: Page, report: Report) -> None:

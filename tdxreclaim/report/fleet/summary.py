@@ -24,6 +24,8 @@ def headline(fleet: Fleet) -> str:
     """Return the answer in a sentence or two."""
     at_risk = fleet.count(Posture.AT_RISK)
     total = plural(fleet.hosts, "host")
+    if not fleet.hosts:
+        return f"No host could be read: {plural(fleet.refused_count, 'source')} refused."
     if at_risk:
         verb = "is" if at_risk == 1 else "are"
         return f"{at_risk:,} of {total} {verb} AT RISK: stop starting TDs there."

@@ -16,7 +16,8 @@ def render() -> str:
 
 
 def _lines() -> Iterator[str]:
-    yield "# May reclaimed TDX pages be reused without clearing?  True only where that is certain."
+    yield "# Is there no need to clear reclaimed TDX pages?  True only where that is certain, or where"
+    yield "# this is no TDX host and so has none."
     yield "tdx_may_skip_clearing() {"
     yield '    tdxreclaim check --quiet "$@"'
     yield "    case $? in"

@@ -52,8 +52,10 @@ def render(
 
         explained.draw(sheet, simulation, whole=explain)
     sheet.blank()
-    rule = f"{simulation.decision.verdict} (exit {int(simulation.exit_status)})"
-    sheet.ends(rule, "" if explain else "steps, assumptions, sources: --explain")
+    sheet.ends(
+        f"exit {int(simulation.exit_status)}",
+        "" if explain else "steps, assumptions, sources: --explain",
+    )
     return sheet.text()
 
 
