@@ -85,6 +85,17 @@ def _closed_list(case: _Case) -> Iterable[str]:
         )
 
 
+def _hidden_movdir64b(case: _Case) -> Iterable[str]:
+    if case.facts.movdir64b.value is not False or case.host.state is HostState.GUEST:
+        return
+    named = [p for p in case.silicon.processors if p.codename and p.silicon is not Silicon.NO_TDX]
+    for codename in dict.fromkeys(p.codename for p in named if p.rule != "cpu-unlisted"):
+        yield (
+            f"{codename} has MOVDIR64B, and this host does not show it: a hypervisor may hide it, "
+            "or the flags were changed (clearcpuid=)."
+        )
+
+
 def _belied(case: _Case) -> Iterable[str]:
     if case.kernel.rule == "release-belied":
         yield (
@@ -149,6 +160,7 @@ _RULES = (
     _guest,
     _caveats,
     _closed_list,
+    _hidden_movdir64b,
     _belied,
     _processors_disagree,
     _no_cross_check,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tdxreclaim.costs.scene import set_scene
 from tdxreclaim.engine.plan import ClearWhen
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.evidence import Evidence, Fact, Origin
+from tdxreclaim.facts.evidence import Coverage, Evidence, Fact, Gap, Origin, Part
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import read_host
 from tdxreclaim.facts.kernel import Symbol
@@ -847,3 +847,14 @@ def test_the_order_of_processors_does_not_matter(facts: HostFacts, order: list[i
     one, other = decide(facts), decide(replace(facts, groups=shuffled))
 
     assert (one.verdict, one.rule, one.posture) == (other.verdict, other.rule, other.posture)
+
+
+@pytest.mark.parametrize("model", [0xAD, 0xAF, 0xAE])
+def test_no_gap_in_the_identity_leaves_a_skip(model: int) -> None:
+    whole = host(cpuinfo(model=model))
+    cut = replace(whole, coverage=Coverage((Gap("x", "cut"),)))
+    log_unread = replace(whole, coverage=Coverage((Gap("dev/kmsg", "refused", Part.LOG),)))
+
+    assert decide(whole).verdict is NOT_REQUIRED
+    assert (decide(cut).verdict, decide(cut).rule) == (UNDETERMINED, "evidence-incomplete")
+    assert decide(log_unread).verdict is NOT_REQUIRED

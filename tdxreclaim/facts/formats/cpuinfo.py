@@ -37,6 +37,10 @@ _LONGEST_LINE = 1 << 16
 _MOST_REMEMBERED = 1 << 16
 
 
+# x86 prints some 30 of a processor.
+_MOST_KEYS = 256
+
+
 _LONGEST_PROCESSOR = 99_999
 
 
@@ -174,6 +178,10 @@ class _Blocks:
             self._words = ""
         self._first = self._first or key
         self._block.add(key)
+        if len(self._block) > _MOST_KEYS:
+            raise MalformedInputError(
+                "/proc/cpuinfo", f"a processor of more than {_MOST_KEYS} lines"
+            )
         if key in _USED:
             self._use(number, key, value)
 

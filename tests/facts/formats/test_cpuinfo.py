@@ -339,3 +339,29 @@ def test_any_text_raises_nothing_but_malformed(text: str) -> None:
         parse_cpuinfo(text)
     except MalformedInputError as error:
         assert error.what  # noqa: PT017  (what is raised is the assertion)
+
+
+def test_a_processor_of_lines_without_number_is_refused() -> None:
+    text = block(0).rstrip("\n") + "\n" + "".join(f"key{n}\t: 1\n" for n in range(300))
+    with pytest.raises(MalformedInputError, match="more than 256 lines"):
+        parse_cpuinfo(text)
+
+
+DRESSES = ("> ", "12:", "+", "| ", "\x1b[32m", "node1: ", '"')
+
+
+@pytest.mark.parametrize("dress", DRESSES)
+def test_a_processor_in_another_dress_is_a_gap(dress: str) -> None:
+    dressed = "".join(f"{dress}{line}\n" for line in block(1).splitlines())
+    assert not parse_cpuinfo(block(0)).gaps
+    assert parse_cpuinfo(block(0) + dressed).gaps
+
+
+@pytest.mark.parametrize("at", [1, 4, 6, 9])
+def test_an_end_inside_the_word_processor_is_a_gap(at: int) -> None:
+    assert parse_cpuinfo(block(0) + "processor"[:at]).gaps
+
+
+def test_a_prompt_and_a_comment_are_no_gap() -> None:
+    text = "user@host:~$ cat /proc/cpuinfo\n# taken today\n" + block(0)
+    assert not parse_cpuinfo(text).gaps
