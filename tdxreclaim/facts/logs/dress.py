@@ -41,6 +41,10 @@ _ENTITIES = (
 INSIDE = b"\r"
 
 
+# What editors put before signs that Markdown would take for its own; JSON has it nowhere.
+_ESCAPED = re.compile(rb"(?<!\\)\\([\[\]_*<>`])")
+
+
 _CELL = re.compile(rb"</t[dh]>\s*<t[dh][^<>]{0,200}>", re.IGNORECASE)
 
 
@@ -74,6 +78,8 @@ def undress_block(block: bytes) -> bytes:
             block = block.replace(dressed, plain)
     if b"</" in block or b"<b" in block:
         block = _BREAK.sub(INSIDE, _CELL.sub(b"\t", block))
+    if b"\\_" in block or b"\\[" in block:
+        block = _ESCAPED.sub(rb"\1", block)
     if b"&" in block:
         for dressed, plain in _ENTITIES:
             block = block.replace(dressed, plain)
@@ -96,7 +102,8 @@ _MARK = re.compile(
     r"|(?P<service>[\w.@/-]{1,100}[ \t]+\|[ \t])"
     r"|(?P<node>\w[\w.-]{0,63}:[ \t]+(?=\[\s*\d+\.\d|\w{3} +\d{1,2} \d\d:|\d{4}-\d\d-|kern: ))"
     r"|(?P<container>[\w.]+-[\w.-]{1,200} [\w.-]{1,100} (?=\[ *\d+\.\d{6}\]))"
-    r"|(?P<tag></?(?:pre|code|tt|p|div|span|td|tr|th|li|samp|font|blockquote)\b[^<>]{0,200}>)"
+    r"|(?P<tag></?(?:pre|code|tt|p|div|span|td|tr|th|li|samp|font|blockquote)\b[^<>]{0,200}>"
+    r"|\[/?(?:code|quote|pre|noparse)\b[^\[\]]{0,100}\]|\{(?:noformat|code|quote)\b[^{}]{0,100}\})"
     r"|(?P<event>data:[ ]?|\x1e)"
     r"|(?P<open>\[(?=['\"]))"
     r"|(?P<string>[\"'\u201c\u201d\u2018\u2019\u00ab\u201e](?=[\[<{]|\S{3,12} \S))"
@@ -129,7 +136,7 @@ class Dressed(NamedTuple):
 def undress(text: str) -> Dressed:
     """Return a line without what was put around it, and what that was."""
     line = read_line(text)
-    if line.speaker is not Speaker.NOBODY:
+    if line.speaker is not Speaker.NOBODY or line.stamp.when:
         return Dressed("", line, text)
     dress: list[str] = []
     rest = text

@@ -172,9 +172,18 @@ def _of_object(value: dict[str, Any], about: _About, depth: int) -> Iterator[Lin
         yield from _lines(inner, about, depth + 1)
     if not lists:
         for each in flat.values():
-            if isinstance(each, str) and read_line(each).speaker is Speaker.KERNEL:
+            if isinstance(each, str) and _has_kernels(each):
                 yield from _of_text(each, about)
                 return
+
+
+# A console's output begins with what the firmware says.
+_MOST_LOOKED_AT = 2000
+
+
+def _has_kernels(text: str) -> bool:
+    lines = text.split("\n", _MOST_LOOKED_AT)[:_MOST_LOOKED_AT]
+    return any(read_line(line).speaker is Speaker.KERNEL for line in lines)
 
 
 def _flatten(value: dict[str, Any], prefix: str, flat: dict[str, Any], depth: int) -> None:

@@ -45,9 +45,6 @@ class Line(NamedTuple):
     boot_id: str = ""
 
 
-NOTHING = Line(Speaker.NOBODY)
-
-
 # <3>, <3>1 of RFC 5424: the facility is what is above its lowest three bits.
 _PRIORITY = re.compile(r"<(?P<priority>\d{1,3})>(?:1 (?=\d{4}-|- ))?")
 
@@ -91,7 +88,7 @@ _DATE = re.compile(
 _BRACKET = re.compile(
     r"(?:\[(?:\s*(?P<uptime>\d{1,12}\.\d{1,9})(?: ?<[ \d.]{1,20}>)?|\s*(?P<caller>[TC]\d{1,10})"
     r"|\s*(?:<[ \d.]{1,20}>|\+\d{1,9}\.\d{1,9})"
-    r"|(?P<wall>[^\[\]\n]{0,40}?\d:\d\d[^\[\]\n]{0,25}))"
+    r"|(?P<wall>[^\[\]\n]{0,40}?\d:\d\d[^\[\]\n]{0,45}))"
     r"|(?<![\s\S])\d{0,6}\.\d{3,9})\]:?(?:[ \t]|(?=\[)|$)"
     r"|(?<![\s\S])(?P<bare>\d{1,8}\.\d{6})[ \t]"
 )
@@ -114,6 +111,9 @@ _TAG = re.compile(
     r"(?:(?P<facility>[a-z]{2,8}\d?)\.[a-z]{3,7}[ \t]+)?"
     r"kernel(?:\[\d{1,10}\])?(?::(?:[ \t]|$)| (?:\d{1,10}|-) [^\s\[]{1,32} (?:\[[^\n]{0,400}?\] |- )?\ufeff?)"
 )
+
+
+_PROGRAM = re.compile(r"(?:[^\s:]\S{0,254}[ \t]+)?[^\s:|]\S{0,100}?(?:\[\d{1,10}\])?: ?")
 
 
 # What a container engine puts before a line (CRI): "stdout F ".
@@ -160,6 +160,8 @@ class _Head:
         self._record()
         self._priority()
         self._stamps()
+        # crash(8) prints it behind the stamp.
+        self._priority()
         if _STREAM.match(self._text, self._at) and self._dated:
             self._at += len("stdout F ")
             self._priority()
@@ -177,11 +179,12 @@ class _Head:
             return Line(Speaker.PROGRAM, message, stamp, self._host)
         if self._tagged or self._bracketed or self._kernels_date or begins(message):
             return Line(Speaker.KERNEL, message if headed else message.lstrip(), stamp, self._host)
-        if not self._dated:
-            refused = _LIBVIRT.match(self._text)
-            return Line(Speaker.PROGRAM, refused["message"]) if refused else NOTHING
         refused = _LIBVIRT.match(self._text)
-        return Line(Speaker.PROGRAM, refused["message"] if refused else message, stamp, self._host)
+        if refused:
+            return Line(Speaker.PROGRAM, refused["message"], stamp)
+        # A date alone makes no log line of a program that is known.
+        named = self._dated and _PROGRAM.match(message)
+        return Line(Speaker.PROGRAM if named else Speaker.NOBODY, message, stamp)
 
     def _record(self) -> None:
         if match := _RECORD.match(self._text, self._at):

@@ -25,6 +25,10 @@ HOST_BEGINNINGS = (
     "Hypervisor detected: ",
     "Booting paravirtualized kernel on ",
     "kvm-guest: ",
+    # Virtual machines alone: a capture keeps these lines, and a board is no business of it.
+    *("DMI: QEMU ", "DMI: Red Hat KVM", "DMI: VMware, Inc. VMware", "DMI: Bochs "),
+    *("DMI: innotek GmbH VirtualBox", "DMI: Xen HVM domU", "DMI: Google Google Compute Engine"),
+    *("DMI: Microsoft Corporation Virtual Machine", "DMI: OpenStack ", "DMI: Parallels "),
     "Machine model: ",
     "SBI specification v",
     "Booting Linux on physical CPU ",
@@ -86,3 +90,8 @@ _BURIED = re.compile(
 def is_buried(message: str) -> bool:
     """Whether words that matter stand in a message elsewhere than at its beginning."""
     return _BURIED.search(message) is not None and not begins(message)
+
+
+def begins_fault(message: str) -> bool:
+    """Whether a message begins with words about TDX or a fault."""
+    return _BURIED.match(message.lstrip(" \t")) is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tdxreclaim.facts.logs.boots import MOST_BOOTS, Boot, Boots
 from tdxreclaim.facts.logs.bringup import Bringup, LogReading
 from tdxreclaim.facts.logs.clock import Since, moment_of
-from tdxreclaim.facts.logs.line import Line, Speaker, Stamp
+from tdxreclaim.facts.logs.line import Line, Speaker, Stamp, read_line
 from tdxreclaim.facts.logs.needles import begins
 from tdxreclaim.facts.logs.stack import LogEvent, Stacks
 
@@ -90,7 +90,8 @@ class Voice:
             self._stacks.take(line)
             return
         # JSON has the stamp beside the message, for every line of a stack or for none.
-        self._headless = line.stamp == Stamp() or self.dress.endswith("{")
+        untagged = line.stamp.seconds is None and not line.host
+        self._headless = untagged or self.dress.endswith("{")
         known = (line.stamp.seconds, line.message)
         if (self._cut and known in self._seen) or not self._new_enough(line.stamp):
             return
@@ -111,7 +112,7 @@ class Voice:
     def pass_by(self, text: str) -> None:
         """Note a line that is not known to be the kernel's, while a stack is open."""
         if self._headless:
-            self._stacks.take(Line(Speaker.KERNEL, text))
+            self._stacks.take(Line(Speaker.KERNEL, read_line(text).message or text))
         else:
             self._stacks.pass_by()
 

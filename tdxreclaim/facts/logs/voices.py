@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.logs.line import Line, Speaker
-from tdxreclaim.facts.logs.needles import begins, is_buried
+from tdxreclaim.facts.logs.needles import begins, begins_fault, is_buried
 from tdxreclaim.facts.logs.voice import Voice
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Voices:
         self._last: Voice | None = None
         self._others = self._too_many = 0
         self.heard = False
+        self._quoting = 0
         # Lines whose words matter, in a place where the kernel does not put them.
         self.buried = 0
         self.ended = True
@@ -57,6 +58,7 @@ class Voices:
         """Hand a line to its witness."""
         self.heard = True
         if line.speaker is Speaker.PROGRAM and not line.message.startswith("Failed to terminate"):
+            self._quoting += is_buried(line.message) or begins_fault(line.message)
             self.pass_by(dress, "")
             return
         self.buried += line.speaker is Speaker.KERNEL and is_buried(line.message)
@@ -93,6 +95,12 @@ class Voices:
         """Say which lines were not used, for whose they are."""
         if self._others:
             yield f"{self._others} kernel lines that do not name {self._host}: left out"
+        if self._quoting:
+            lines = "line" if self._quoting == 1 else "lines"
+            yield (
+                f"{self._quoting} {lines} of other programs that quote a kernel, maybe a guest's: "
+                "not used"
+            )
         if self.buried:
             yield (
                 f"{self.buried} kernel lines with words about TDX or a fault elsewhere than at "

@@ -145,6 +145,11 @@ SHAPES: dict[str, str | bytes] = {
     "colours without escapes": each(lambda line: f"[32m{line[:14]}[0m {line[15:]}[0m"),
     "colours in octal": each(lambda line: f"#033[32m{line[:14]}#033[0m {line[15:]}"),
     "lost beginnings": each(lambda line: line[6:]),
+    "escaped for Markdown": DMESG.replace("_", "\\_").replace("[", "\\[").replace("]", "\\]"),
+    "a console in JSON": json.dumps({"Output": f"BIOS\r\n{DMESG}"}),
+    "crash log -m": each(lambda line: f"{line[:14]} <4>{line[15:]}"),
+    "BBCode": f"[code]{DMESG}[/code]\n",
+    "dates alone": each(lambda line: f"2026-06-24 11:07:18.630945 {line}", MESSAGES),
     "UTF-16": DMESG.encode("utf-16"),
     "UTF-16, unmarked": DMESG.encode("utf-16-be"),
     "zeros around": bytes(4096) + DMESG.encode() + bytes(512),
@@ -297,6 +302,35 @@ def test_words_in_the_wrong_place_are_no_clean_bill() -> None:
     _, (log,) = scan(f"[    1.000000]  (3)[1:init]{MESSAGES[0]}\n".encode())
     assert not log.understood
     assert "elsewhere than at their beginning" in log.skipped[0]
+
+
+UNKNOWN = (
+    "2026-06-24T11:07:18Z warn [    1.630945] {}",
+    "2026-06-24 11:07:18 | host1 | kernel | {}",
+    "I0624 11:07:18.000000       1 kmsg.go:1] {}",
+    "[11:07, 24/6/2026] Alice: [    1.630945] {}",
+)
+
+
+@pytest.mark.parametrize("shape", UNKNOWN)
+def test_a_shape_that_is_not_known_is_said_to_be(shape: str) -> None:
+    events, logs = scan("".join(f"{shape.format(message)}\n" for message in MESSAGES[:5]).encode())
+    assert events == []
+    assert not logs[0].understood
+
+
+def test_a_program_that_quotes_a_kernel_is_said() -> None:
+    _, (log,) = scan(f"Jun 24 11:07:18 h qemu[3]: {PLAIN}".encode())
+    assert log.understood
+    assert log.skipped == (
+        "1 line of other programs that quote a kernel, maybe a guest's: not used",
+    )
+
+
+@pytest.mark.parametrize("name", ["QEMU Standard PC (Q35 + ICH9, 2009)", "Xen HVM domU"])
+def test_the_firmware_names_a_guest(name: str) -> None:
+    _, (log,) = scan(f"[    0.000000] DMI: {name}, BIOS 1\n".encode())
+    assert log.reading.hypervisor is not None
 
 
 def test_a_stream_of_nothing_is_not_read_for_ever() -> None:
