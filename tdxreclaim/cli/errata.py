@@ -23,14 +23,16 @@ from tdxreclaim.errors import UsageError
 def errata(*, name: str | None, format_: str, color: str) -> None:
     """Print the tables of errata, CPUs and kernels, with their sources.
 
-    NAME is one row of them: an erratum (tdx_pw_mce), a CPU (gnr) or an
-    upstream kernel release (6.17).
+    NAME is one row of them: an erratum (tdx_pw_mce), a CPU (gnr), an upstream
+    kernel release (6.17) or a TDX module (2.0.18).
     """
     from tdxreclaim.report import tables
 
     rows = tables.ALL if name is None else tables.select(name)
     if rows is None:
-        raise UsageError("NAME", f"{name!r} is no erratum, CPU or upstream release in the tables")
+        raise UsageError(
+            "NAME", f"{name!r} is no erratum, CPU, TDX module or upstream release in the tables"
+        )
     if format_ == "json":
         emit(tables.render_json(rows))
     else:

@@ -248,10 +248,10 @@ def _faked_cpu(
         return None if text is None else parse_number(option, text, largest)
 
     if cpu is not None:
-        for option, value in (("--vendor", vendor), ("--family", family), ("--model", model)):
+        for option, value in (("--family", family), ("--model", model)):
             if value is not None:
                 raise UsageError(option, "contradicts --cpu")
-        whole = parse_cpu(cpu)
+        whole = _with_vendor(parse_cpu(cpu), vendor)
         step = number("--stepping", stepping, STEPPING_MAX)
         if step is not None and whole.stepping is not None:
             raise UsageError("--stepping", "contradicts --cpu, which has one")
@@ -275,6 +275,25 @@ def _faked_cpu(
             number("--stepping", stepping, STEPPING_MAX),
         )
     )
+
+
+def _with_vendor(cpu: FakedCpu, vendor: str | None) -> FakedCpu:
+    """Return *cpu* with the vendor that a CPUID signature leaves open."""
+    from tdxreclaim.cli.values import parse_vendor
+    from tdxreclaim.tables.cpus import INTEL
+
+    if cpu.vendor is not None:
+        if vendor is not None:
+            raise UsageError("--vendor", "contradicts --cpu, which has one")
+        return cpu
+    if vendor is not None:
+        return cpu._replace(vendor=parse_vendor("--vendor", vendor), option="--cpu --vendor")
+    click.echo(
+        f"tdxreclaim: --cpu: a CPUID signature names no vendor: {INTEL} is assumed "
+        "(--vendor names another)",
+        err=True,
+    )
+    return cpu._replace(vendor=INTEL, option=f"--cpu ({INTEL} assumed)")
 
 
 def _release(text: str) -> str:

@@ -132,7 +132,8 @@ def _from_signature(text: str, eax: int, option: str) -> FakedCpu:
     if family < _LEAST_FAMILY_OF_SIGNATURE:
         hint = f"; for a model write 6/{text}" if eax <= MODEL_MAX else ""
         raise UsageError(option, f"as a CPUID signature {text} is of family {family}{hint}")
-    return FakedCpu(option, INTEL, family, model, stepping)
+    # A signature names no vendor.
+    return checked(FakedCpu(option, None, family, model, stepping))
 
 
 def checked(cpu: FakedCpu) -> FakedCpu:

@@ -138,6 +138,12 @@ def _plan(decision: Decision, assumed: list[str]) -> tuple[Plan, str]:
     name = kernel.release or "an unknown kernel"
     match kernel.clearing:
         case Clearing.ALWAYS | Clearing.ON_ERRATUM:
+            if len({row.failed_page for row in kernel.rows}) > 1:
+                spans = " or ".join(row.span for row in kernel.rows)
+                assumed.append(
+                    f"{name} hands pages back whose removal fails: its code is that of {spans}, "
+                    "which differ in it"
+                )
             return _plan_of_kernel(kernel), name
         case Clearing.NO_TDX_HOST if decision.verdict is not Verdict.NOT_APPLICABLE:
             why = f"{name} cannot run TDs ({kernel.because}); name another release"

@@ -19,7 +19,7 @@ from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import places
 from tdxreclaim.facts.evidence import Origin
 from tdxreclaim.facts.images.record import read_record, write_record
-from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release, parse_symbols
+from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release, parse_symbols, whole_heading
 from tdxreclaim.facts.logs.line import Speaker, read_line, show_head
 from tdxreclaim.facts.logs.needles import begins
 from tdxreclaim.facts.logs.stack import begins_stack, frame_function
@@ -159,8 +159,8 @@ def collect(
     collector.take("proc/meminfo", _filter_meminfo, "totals")
     names = _host_names(source)
     for release in collector.releases():
-        path = places.CONFIG.format(release=release)
-        collector.take(path, _filter_config, "options that matter")
+        for place in places.CONFIGS:
+            collector.take(place.format(release=release), _filter_config, "options that matter")
     _take_kernel_files(collector, installed)
     _take_logs(collector, source, lambda text: _unnamed(filter_log(text), names))
     if tree is not None:
@@ -216,7 +216,8 @@ def _take_kernel_files(collector: _Collector, installed: InstalledKernels | None
         return
     releases = collector.releases()
     listed = collector.taken.get(places.KALLSYMS)
-    module = listed is None or not parse_symbols(listed.text)
+    symbols = None if listed is None else parse_symbols(listed.text)
+    module = symbols is None or not symbols.tells
     record = write_record(installed.read(releases[0], module=module)) if releases else None
     if record is not None:
         collector.add(places.KERNEL_FILES, record, "small facts of the kernel's files")
@@ -247,10 +248,12 @@ _SYMBOL = re.compile(r"[0-9a-fA-F]{1,16} ([A-Za-z?] \S+(?:\s+\[\S+\])?)")
 
 
 def _filter_symbols(text: str) -> str | None:
+    heading = whole_heading(text)
+    text = text.removeprefix(heading)
     first = _SYMBOL.match(text)
     if first is None:
         return None
-    kept = [f"{0:016x} {first[1]}"]
+    kept = [f"{heading}{0:016x} {first[1]}"]
     for line in text.splitlines()[1:]:
         if not any(name in line for name in TDX_SYMBOLS):
             continue

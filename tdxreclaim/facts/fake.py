@@ -16,8 +16,7 @@ from tdxreclaim.facts.evidence import (
     Part,
 )
 from tdxreclaim.facts.host import HostFacts
-from tdxreclaim.facts.images.parts import fits
-from tdxreclaim.facts.kernel import Symbol
+from tdxreclaim.facts.kernel import Symbol, Symbols
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.images.parts import Images
@@ -69,6 +68,7 @@ def nothing_known() -> HostFacts:
         log_off=Fact(None, blank("host")),
         log_ready=Fact(None, blank("host")),
         log_kexec=Fact(None, blank("host")),
+        log_module=Fact(None, blank("host")),
         release=Fact(None, blank("--kernel")),
         symbols=Fact(None, blank("host")),
         config=Fact(None, blank("host")),
@@ -100,6 +100,7 @@ def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
         movdir64b=Fact(None, gone),
         pw_mce=Fact(None, gone),
         log_kexec=Fact(None, gone),
+        log_module=Fact(None, gone),
         witnesses=(),
         coverage=Coverage(
             tuple(gap for gap in facts.coverage.gaps if gap.part is not Part.IDENTITY)
@@ -144,10 +145,10 @@ def lay_images(facts: HostFacts, images: Images, release: str | None = None) -> 
     symbols = facts.symbols
     for part in images.parts:
         names = part.content.names
-        if names and not symbols.value:
+        if names and not (symbols.value and symbols.value.found):
             found = tuple(Symbol("T", name, None) for name in names)
             seen = Evidence(part.path, ", ".join(map(str, found)), images.origin)
-            symbols = Fact(found, seen)
+            symbols = Fact(Symbols(found), seen)
     return replace(facts, images=images, symbols=symbols)
 
 
@@ -157,6 +158,8 @@ def _is_own(release: str | None, images: Images) -> bool:
         return False
     if any(part.release for part in images.parts):
         return images.release == release
+    from tdxreclaim.facts.images.parts import fits
+
     return fits(images.release, release)
 
 

@@ -11,7 +11,7 @@ from tdxreclaim.facts.cpu import NO_WORDS, Words
 from tdxreclaim.facts.evidence import ABSENT, WHOLE, Coverage, Evidence, Fact, Gap, Part, printable
 from tdxreclaim.facts.identity import Identity, completed, read_identity, read_witnesses
 from tdxreclaim.facts.identity import cross_check as ask_witness
-from tdxreclaim.facts.kernel import Symbol, parse_capacity, parse_switch, parse_symbols
+from tdxreclaim.facts.kernel import Symbols, parse_capacity, parse_switch, parse_symbols
 from tdxreclaim.facts.reader import Reader
 from tdxreclaim.facts.sources.live import PyCpuinfo, read_py_cpuinfo
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm
@@ -56,8 +56,9 @@ class HostFacts:
     log_off: Fact[bool]
     log_ready: Fact[bool]
     log_kexec: Fact[bool]
+    log_module: Fact[str]
     release: Fact[str]
-    symbols: Fact[tuple[Symbol, ...]]
+    symbols: Fact[Symbols]
     config: Fact[bool]
     witnesses: tuple[Fact[CpuGroup], ...] = ()
     notes: tuple[Evidence, ...] = ()
@@ -115,9 +116,10 @@ def read_host(
         log_off=reader.log_fact(yes=said.unsupported, no=said.enabled),
         log_ready=reader.log_fact(yes=said.ready, no=said.failed or said.refused),
         log_kexec=reader.log_fact(yes=said.kexec),
+        log_module=reader.log_text(said.module),
         release=release,
         symbols=reader.unread(places.KALLSYMS),
-        config=reader.unread(places.CONFIG.format(release="*")),
+        config=reader.unread(places.CONFIGS[0].format(release="*")),
         witnesses=witnesses,
         notes=_notes(reader, identity, said),
         bugs=identity.reading.bugs,
@@ -213,7 +215,7 @@ def _kernel(
 def _kernel_files(
     reader: Reader,
     release: str | None,
-    listed: Fact[tuple[Symbol, ...]],
+    listed: Fact[Symbols],
     installed: Callable[[], InstalledKernels | None] | None,
 ) -> tuple[KernelFiles | None, tuple[Evidence, ...]]:
     """Return what the kernel's own files tell, live or from a capture's record of them."""
@@ -221,7 +223,8 @@ def _kernel_files(
         return None, ()
     kernels = installed() if installed is not None else None
     if kernels is not None:
-        return kernels.read(release, module=not listed.value), ()
+        told = listed.value is not None and listed.value.tells
+        return kernels.read(release, module=not told), ()
     if reader.is_live:
         return None, ()
     text, evidence = reader.text(places.KERNEL_FILES)

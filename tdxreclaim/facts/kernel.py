@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.cpu import parse_number
+from tdxreclaim.tables.kernels import BESIDE_RECLAIM, RECLAIM, SEAMCALL, TELLING
 
-# The functions that tell the generations of the reclaim code apart, and the
-# one that tells how kexec is dealt with.  What each proves is policy.
-TDX_SYMBOLS = (
-    "tdx_clear_page",
-    "reset_tdx_pages",
-    "tdx_quirk_reset_page",
-    "tdx_quirk_reset_paddr",
-    "tdx_sys_disable",
-)
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What is looked for in a list of symbols.  What each proves is policy.
+TDX_SYMBOLS = (*TELLING, RECLAIM, BESIDE_RECLAIM, SEAMCALL)
 
 
 _LINE = r"[0-9a-fA-F]{1,16} (?P<type>[A-Za-z?]) (?P<name>\S+)(?:[ \t]+\[(?P<module>\S+)\])?\r?"
@@ -46,28 +43,105 @@ class Symbol(NamedTuple):
         return f"{self.type} {self.name}" + (f" [{self.module}]" if self.module else "")
 
 
-def parse_symbols(text: str) -> tuple[Symbol, ...] | None:
-    """Return those of `TDX_SYMBOLS` in a /proc/kallsyms text; ``None`` if it is not one.
+NONE_FOUND = "no TDX reclaim function"
+
+
+class Symbols(NamedTuple):
+    """What /proc/kallsyms shows of TDX, in the order of `TDX_SYMBOLS`.
+
+    ``seamcalls``: some function there wraps a SEAMCALL.  Of a list that is not
+    ``whole`` (filtered, or cut) what is missing tells nothing.
+    """
+
+    found: tuple[Symbol, ...]
+    seamcalls: bool = False
+    whole: bool = False
+
+    @property
+    def tells(self) -> bool:
+        """Whether they say anything of what the kernel does."""
+        return bool(self.named(*TELLING, RECLAIM)) or self.whole
+
+    def describe(self) -> str:
+        """Return what is there in one line."""
+        telling = ", ".join(map(str, self.named(*TELLING, RECLAIM)))
+        if telling:
+            return telling
+        return "a whole list, no SEAMCALL" if self.whole and not self.seamcalls else NONE_FOUND
+
+    def named(self, *names: str) -> tuple[Symbol, ...]:
+        """Return those of *names* that are there."""
+        return tuple(symbol for symbol in self.found if symbol.name in names)
+
+
+def parse_symbols(text: str) -> Symbols | None:
+    """Return what a /proc/kallsyms text shows of TDX; ``None`` if it is not one.
 
     Names are matched without the suffix that a compiler may add (``.isra.0``);
     addresses are not used, so a reader without CAP_SYSLOG sees enough.
     """
-    line = re.compile(_LINE)
-    if not line.match(text):
+    heading = _FILTERED.match(text)
+    if not _SYMBOL.match(text, heading.end() if heading else 0):
         return None
-    found: set[Symbol] = set()
-    for name in TDX_SYMBOLS:
-        at = text.find(" " + name)
-        while at >= 0:
-            # Looked for no further than a line reaches; a last line that does
-            # not end may be half a name.
-            start = text.rfind("\n", max(0, at - _LONGEST_ADDRESS), at) + 1
-            end = text.find("\n", at, at + _LONGEST_SYMBOL)
-            match = line.fullmatch(text, start, end) if end >= 0 else None
-            if match and match["name"].partition(".")[0] == name:
-                found.add(Symbol(match["type"], name, match["module"]))
-            at = text.find(" " + name, at + 1)
-    return tuple(sorted(found, key=lambda symbol: TDX_SYMBOLS.index(symbol.name)))
+    found = {symbol for name in TDX_SYMBOLS for symbol in _find(text, name) if symbol.name == name}
+    seamcalls = any(symbol.name == SEAMCALL for symbol in found) or any(_find(text, "tdh_"))
+    return Symbols(
+        tuple(sorted(found, key=lambda symbol: TDX_SYMBOLS.index(symbol.name))),
+        seamcalls=seamcalls,
+        whole=bool(heading) or _is_whole(text),
+    )
+
+
+def whole_heading(text: str) -> str:
+    """Return the line that says of a filtered list that nothing of TDX was left out of it."""
+    already = _FILTERED.match(text)
+    if already:
+        return already[0]
+    return f"{_HEADING}{text.count(NEWLINE)} symbols\n" if _is_whole(text) else ""
+
+
+NEWLINE = "\n"
+
+
+_HEADING = "# tdxreclaim: of a whole list of "
+
+
+_FILTERED = re.compile(rf"{_HEADING}\d{{1,9}} symbols\n")
+
+
+_SYMBOL = re.compile(_LINE)
+
+
+# A kernel has over 60,000.
+_FEWEST_SYMBOLS = 20_000
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a list begins and ends as a kernel's: in order of address, modules last."""
+    return (
+        text.endswith(NEWLINE)
+        and text.count(NEWLINE) >= _FEWEST_SYMBOLS
+        and re.search(r" [Tt] _s?text\r?$", text[:_BEGINNING], re.MULTILINE) is not None
+        and re.search(r" [Tt] _einittext\r?$", text, re.MULTILINE) is not None
+    )
+
+
+# Per-CPU symbols stand before the code.
+_BEGINNING = 1 << 20
+
+
+def _find(text: str, beginning: str) -> Iterator[Symbol]:
+    """Yield the symbols whose name begins so, without the compiler's suffix."""
+    at = text.find(" " + beginning)
+    while at >= 0:
+        # Looked for no further than a line reaches; a last line that does
+        # not end may be half a name.
+        start = text.rfind(NEWLINE, max(0, at - _LONGEST_ADDRESS), at) + 1
+        end = text.find(NEWLINE, at, at + _LONGEST_SYMBOL)
+        match = _SYMBOL.fullmatch(text, start, end) if end >= 0 else None
+        if match and match.start("name") == at + 1:
+            yield Symbol(match["type"], match["name"].partition(".")[0], match["module"])
+        at = text.find(" " + beginning, at + 1)
 
 
 def parse_release(path: str, text: str) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from tdxreclaim.facts.evidence import Part
 
 CPUINFO = "proc/cpuinfo"
@@ -15,13 +17,19 @@ KALLSYMS = "proc/kallsyms"
 KVM_PARAMETER = "sys/module/kvm_intel/parameters/tdx"
 MISC_CAPACITY = "sys/fs/cgroup/misc.capacity"
 MODULE_VERSION = "sys/devices/faux/tdx_host/version"
-CONFIG = "boot/config-{release}"
+CONFIGS = (
+    "boot/config-{release}",
+    "usr/lib/modules/{release}/config",
+    "lib/modules/{release}/config",
+    # The running kernel's own, where it was built to have it.
+    "proc/config.gz",
+)
 # What a capture keeps of the kernel's files.
 KERNEL_FILES = "tdxreclaim-kernel.json"
 MANIFEST = "tdxreclaim-capture.json"
 
 
-# Every file of a captured host that is ever looked at (and CONFIG).
+# Every file of a captured host that is ever looked at (and `is_config`).
 WANTED = frozenset(
     (
         CPUINFO,
@@ -47,3 +55,13 @@ def part_of(path: str) -> Part:
     if path in KERNEL_LOGS or path == "dev/kmsg":
         return Part.LOG
     return Part.STATE if path in (KVM_PARAMETER, MISC_CAPACITY, MODULE_VERSION) else Part.KERNEL
+
+
+_CONFIG = re.compile(
+    "|".join(re.escape(place).replace(r"\{release\}", "[^/]+") for place in CONFIGS)
+)
+
+
+def is_config(path: str) -> bool:
+    """Whether *path* is that of a kernel configuration, of whatever release."""
+    return _CONFIG.fullmatch(path) is not None

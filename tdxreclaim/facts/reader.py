@@ -17,7 +17,7 @@ from tdxreclaim.facts.evidence import (
     not_readable,
     printable,
 )
-from tdxreclaim.facts.kernel import parse_config, parse_release
+from tdxreclaim.facts.kernel import Symbols, parse_config, parse_release
 from tdxreclaim.facts.sources.base import KERNEL_LOG
 from tdxreclaim.facts.sources.live import kernel_release
 
@@ -111,8 +111,18 @@ class Reader:
     def config(self, release: str | None) -> Fact[bool]:
         """Return whether the configuration of *release* has CONFIG_INTEL_TDX_HOST."""
         if not self.wanted or release is None or "/" in release:
-            return self.unread(places.CONFIG.format(release="*"))
-        return self.fact(places.CONFIG.format(release=release), parse_config)
+            return self.unread(places.CONFIGS[0].format(release="*"))
+        unusable: Fact[bool] | None = None
+        for place in places.CONFIGS:
+            fact = self.fact(place.format(release=release), parse_config)
+            if fact.value is not None:
+                return fact
+            # What is there and was not understood says more than what is absent.
+            if fact.evidence.observed != ABSENT:
+                unusable = unusable or fact
+        return unusable or Fact(
+            None, self.evidence(places.CONFIGS[0].format(release=release), ABSENT)
+        )
 
     def log(self) -> LogReading:
         """Return the kernel log's reading, an empty one where there is no log.
@@ -181,6 +191,12 @@ class Reader:
         """The name that evidence shows for the log."""
         return self._log_label or self.source.label(self.log_path)
 
+    def log_text(self, line: LogLine | None) -> Fact[str]:
+        """Return what a line of the log gives; of none, why there is none."""
+        if line is None:
+            return Fact(None, self.log_fact(yes=None).evidence)
+        return Fact(printable(line.text), self.log_line(line))
+
     def log_line(self, line: LogLine) -> Evidence:
         """Return a line of the log as evidence."""
         return Evidence(f"{self.log_label}:{line.number}", printable(line.text), self.source.origin)
@@ -199,8 +215,8 @@ def _observed(value: object, text: str) -> str:
     match value:
         case bool() if "CONFIG_" in text:
             return "CONFIG_INTEL_TDX_HOST=y" if value else "CONFIG_INTEL_TDX_HOST is not set"
-        case tuple():
-            return ", ".join(map(str, value)) or "no TDX reclaim function"
+        case Symbols():
+            return value.describe()
         case int() if not isinstance(value, bool):
             return f"tdx {value}" if value else "no tdx line"
         case _:

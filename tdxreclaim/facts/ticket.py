@@ -416,7 +416,7 @@ def _whole(stream: io.BufferedReader, name: str) -> bytes:
 
 
 def _is_host_file(path: str) -> bool:
-    return path in places.WANTED or path.startswith("boot/config-")
+    return path in places.WANTED or places.is_config(path)
 
 
 def _split(name: str) -> tuple[str, str | None]:

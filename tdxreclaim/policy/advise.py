@@ -147,7 +147,7 @@ def advise(
         case Posture.SKIPS_SAFELY:
             advice.append("Nothing. If a TD is slow to shut down here, clearing is not the reason.")
         case Posture.IDLE:
-            advice.append(_idle_advice(verdict, errata))
+            advice.append(_idle_advice(verdict, errata, kernel))
         case Posture.UNKNOWN:
             advice.extend(_unknown_advice(verdict, rule, host, kernel))
         case Posture.NOT_APPLICABLE:
@@ -158,7 +158,7 @@ def advise(
                 )
         case _:
             assert_never(posture)
-    advice.extend(_kexec_advice(kernel))
+    advice.extend(_kexec_advice(host, kernel))
     return tuple(advice)
 
 
@@ -169,7 +169,12 @@ def _that_clears(kernel: KernelFinding) -> str:
     return f"one that sets the erratum's flag, or {_CLEARS_ALWAYS.span}"
 
 
-def _idle_advice(verdict: Verdict, errata: tuple[Erratum, ...]) -> str:
+def _idle_advice(verdict: Verdict, errata: tuple[Erratum, ...], kernel: KernelFinding) -> str:
+    if verdict is Verdict.CLEAR_NOT_REQUIRED and kernel.clearing is Clearing.NO_TDX_HOST:
+        return (
+            f"Nothing: this kernel runs no TD. For TDX choose upstream {FIRST_THAT_SKIPS} or later, "
+            "which does not clear on this CPU."
+        )
     if verdict is Verdict.CLEAR_NOT_REQUIRED:
         return (
             f"Nothing while TDX is off. For TDX choose {FIRST_THAT_SKIPS} or later, which does not "
@@ -220,7 +225,7 @@ def _unknown_advice(
     return [known]
 
 
-def _kexec_advice(kernel: KernelFinding) -> list[str]:
+def _kexec_advice(host: HostFinding, kernel: KernelFinding) -> list[str]:
     match kernel.kexec:
         case Kexec.REFUSED:
             return [
@@ -229,6 +234,9 @@ def _kexec_advice(kernel: KernelFinding) -> list[str]:
                     "more."
                 )
             ]
+        case Kexec.AFTER_DISABLE if _lacks_disable(host):
+            lacks = f"TDX module {host.module_version} has no TDH.SYS.DISABLE"
+            return [f"Do not count on kdump: {lacks}, so that a kexec leaves poison behind."]
         case Kexec.AFTER_DISABLE:
             return [
                 (
@@ -238,3 +246,12 @@ def _kexec_advice(kernel: KernelFinding) -> list[str]:
             ]
         case _:
             return []
+
+
+def _lacks_disable(host: HostFinding) -> bool:
+    if host.module_version is None:
+        return False
+    from tdxreclaim.tables.modules import find_module
+
+    row = find_module(host.module_version)
+    return row is not None and row.sys_disable is False

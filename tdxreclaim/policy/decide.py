@@ -20,11 +20,12 @@ from tdxreclaim.policy.model import (
     Processor,
     Silicon,
     SiliconFinding,
+    SiliconRule,
     Step,
     Verdict,
 )
 from tdxreclaim.policy.silicon import flag_of, judge_silicon
-from tdxreclaim.policy.state import in_guest, judge_state
+from tdxreclaim.policy.state import in_guest, judge_state, shows_module
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.policy.warn import warn
 from tdxreclaim.tables.errata import ERRATA, NO_ERRATUM_CITATIONS, Erratum
@@ -46,12 +47,12 @@ class _Case(NamedTuple):
     silicon: SiliconFinding
     host: HostFinding
 
-    def with_rule(self, rule: str) -> list[Processor]:
+    def with_rule(self, rule: SiliconRule) -> list[Processor]:
         return [p for p in self.silicon.processors if p.rule == rule]
 
 
 def _not_x86(case: _Case) -> Outcome:
-    if case.silicon.rule == "not-x86":
+    if case.silicon.rule is SiliconRule.NOT_X86:
         return fires(case.silicon.because, [case.facts.identity])
     return passes("the architecture is x86, or not told")
 
@@ -120,17 +121,38 @@ def _identity(case: _Case) -> list[Evidence]:
     return [case.facts.identity, *(evidence for _, evidence in case.facts.witnesses)]
 
 
+def _module_contradicts(case: _Case) -> Outcome:
+    if shows_module(case.facts):
+        from tdxreclaim.policy.module import NOTES, contradicted_by_module
+
+        told = contradicted_by_module(case.facts, case.silicon)
+        if told:
+            return fires(told[0], [told[1], *_identity(case)], [NOTES])
+    return passes("the TDX module is not known, or is one for this CPU")
+
+
 def _cpu_unknown(case: _Case) -> Outcome:
-    vague = case.with_rule("cpu-incomplete")
+    vague = case.with_rule(SiliconRule.CPU_INCOMPLETE)
     if vague:
         return fires(f"not every processor is known: {vague[0].because}", _identity(case))
-    if not case.silicon.processors and case.silicon.rule != "not-x86":
-        return fires(case.silicon.because, _identity(case))
+    if not case.silicon.processors and case.silicon.rule is not SiliconRule.NOT_X86:
+        return _cpu_unread(case)
     return passes("every processor says what it is")
 
 
+def _cpu_unread(case: _Case) -> Outcome:
+    if shows_module(case.facts):
+        from tdxreclaim.policy.module import NOTES, told_by_module
+
+        told = told_by_module(case.facts)
+        if told:
+            said, evidence = told
+            return fires(f"{case.silicon.because}; {said}", [evidence, *_identity(case)], [NOTES])
+    return fires(case.silicon.because, _identity(case))
+
+
 def _vendor_unknown(case: _Case) -> Outcome:
-    for processor in case.with_rule("vendor-unknown"):
+    for processor in case.with_rule(SiliconRule.VENDOR_UNKNOWN):
         return fires(
             f"{processor.because}, so it may be Intel's with its name garbled", _identity(case)
         )
@@ -148,18 +170,21 @@ def _vendors_differ(case: _Case) -> Outcome:
 
 
 def _not_intel(case: _Case) -> Outcome:
-    others = case.with_rule("not-intel")
+    others = case.with_rule(SiliconRule.NOT_INTEL)
     if others:
         return fires(others[0].because, _identity(case))
     return passes("the vendor is Intel")
 
 
+_UNLISTED = (SiliconRule.CPU_UNLISTED, SiliconRule.NO_MOVDIR64B)
+
+
 def _unlisted(case: _Case) -> list[Processor]:
-    return [p for p in case.silicon.processors if p.rule in ("cpu-unlisted", "no-movdir64b")]
+    return [p for p in case.silicon.processors if p.rule in _UNLISTED]
 
 
 def _no_movdir64b(case: _Case) -> Outcome:
-    without = case.with_rule("no-movdir64b")
+    without = case.with_rule(SiliconRule.NO_MOVDIR64B)
     if without and len(without) == len(case.silicon.processors):
         return fires(without[0].because, [case.facts.movdir64b.evidence, *_identity(case)])
     return passes("it has MOVDIR64B, or is a known TDX CPU, or that is not told")
@@ -199,7 +224,7 @@ def _incomplete(case: _Case) -> Outcome:
 
 
 def _closed_list(case: _Case) -> Outcome:
-    settled = case.with_rule("kernel-closed-list")
+    settled = case.with_rule(SiliconRule.KERNEL_CLOSED_LIST)
     if settled:
         evidence = [case.facts.tdx_host_platform.evidence, case.facts.pw_mce.evidence]
         return fires(settled[0].because, [*evidence, *_identity(case)], NO_ERRATUM_CITATIONS)
@@ -228,6 +253,7 @@ _AFTER_ERRATA: tuple[_Rule, ...] = (
     ("vendor-unknown", _vendor_unknown, Verdict.UNDETERMINED),
     ("vendors-differ", _vendors_differ, Verdict.UNDETERMINED),
     ("not-intel", _not_intel, Verdict.NOT_APPLICABLE),
+    ("module-contradicts", _module_contradicts, Verdict.UNDETERMINED),
     ("no-movdir64b", _no_movdir64b, Verdict.NOT_APPLICABLE),
     ("no-tdx-sign", _no_tdx_sign, Verdict.NOT_APPLICABLE),
     ("cpu-unlisted", _cpu_unlisted, Verdict.UNDETERMINED),

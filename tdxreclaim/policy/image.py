@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 from tdxreclaim.facts.evidence import Evidence
 from tdxreclaim.facts.images.parts import Configuration, Images, Module, Names, Part, Text
 from tdxreclaim.policy.kernel import IMAGE_RULES
+from tdxreclaim.policy.model import KernelRule
 from tdxreclaim.policy.trail import Outcome, fires, passes
 from tdxreclaim.tables.kernels import KERNELS, Clearing
 from tdxreclaim.tables.sources import Certainty
@@ -55,7 +56,9 @@ def judge_images(images: Images, beside: Iterable[Part] = ()) -> ImageFinding:
     claims = tuple(_claim(part) for part in ranked)
     contradiction = _contradiction(claims)
     if contradiction:
-        return ImageFinding(Clearing.UNKNOWN, None, "image-contradicts", contradiction, claims)
+        return ImageFinding(
+            Clearing.UNKNOWN, None, KernelRule.IMAGE_CONTRADICTS, contradiction, claims
+        )
     decided = next((claim for claim in claims if claim.clearing is not None), None)
     if decided is None or decided.clearing is None:
         because = "; ".join(dict.fromkeys(claim.because for claim in claims))
@@ -70,9 +73,10 @@ def judge_images(images: Images, beside: Iterable[Part] = ()) -> ImageFinding:
 def judge_files(facts: HostFacts) -> ImageFinding:
     """Return what the files of a host's kernel say, beside its symbols and configuration."""
     beside: list[Part] = []
-    if facts.symbols.value:
-        names = tuple(symbol.name for symbol in facts.symbols.value)
-        listed = Names(tdx_host=True, telling=names, exported=False, whole=False)
+    symbols = facts.symbols.value
+    if symbols is not None and symbols.found:
+        names = tuple(symbol.name for symbol in symbols.found)
+        listed = Names(tdx_host=True, telling=names, exported=False, whole=symbols.whole)
         beside.append(Part(facts.symbols.evidence.path, None, listed))
     if facts.config.value is not None:
         config = Configuration(facts.config.value)
@@ -102,10 +106,10 @@ def image_rules(facts: HostFacts) -> list[tuple[str, Callable[[HostFacts], Outco
 
 
 _RULES = {
-    Clearing.NO_TDX_HOST: "image-no-tdx-host",
-    Clearing.ALWAYS: "image-clears-always",
-    Clearing.ON_ERRATUM: "image-clears-on-erratum",
-    Clearing.UNKNOWN: "image-not-understood",
+    Clearing.NO_TDX_HOST: KernelRule.IMAGE_NO_TDX_HOST,
+    Clearing.ALWAYS: KernelRule.IMAGE_ALWAYS,
+    Clearing.ON_ERRATUM: KernelRule.IMAGE_ON_ERRATUM,
+    Clearing.UNKNOWN: KernelRule.IMAGE_NOT_UNDERSTOOD,
 }
 
 

@@ -6,15 +6,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.evidence import NOT_NEEDED, Evidence
-from tdxreclaim.policy.model import HostState, KernelFinding, SiliconFinding, Step, Verdict
+from tdxreclaim.facts.kernel import Symbols
+from tdxreclaim.policy.model import (
+    HostState,
+    KernelFinding,
+    KernelRule,
+    SiliconFinding,
+    Step,
+    Verdict,
+)
 from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.tables.kernels import (
+    BESIDE_RECLAIM,
     KERNELS,
+    RECLAIM,
+    RUNS_TDS,
     Clearing,
     KernelRow,
     Kexec,
     find_kernel,
+    release_series,
     upstream_version,
 )
 from tdxreclaim.tables.sources import Certainty
@@ -23,20 +35,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdxreclaim.facts.host import HostFacts
-    from tdxreclaim.facts.kernel import Symbol
     from tdxreclaim.policy.image import ImageFinding
+    from tdxreclaim.tables.distributions import Distribution
     from tdxreclaim.tables.errata import Erratum
 
-# The clear that looks at no erratum flag, and the one that does.
-_OLD = ("tdx_clear_page", "reset_tdx_pages")
+
+def _names(clearing: Clearing) -> tuple[str, ...]:
+    """The telling functions of the rows that clear so."""
+    rows = [row for row in RUNS_TDS if row.clearing is clearing]
+    return tuple(dict.fromkeys(name for row in rows for name in row.symbols))
 
 
-_NEW = ("tdx_quirk_reset_page", "tdx_quirk_reset_paddr")
+# The clear that looks at no erratum flag, and what clears for one.
+_OLD = _names(Clearing.ALWAYS)
+
+
+_NEW = tuple(name for name in _names(Clearing.ON_ERRATUM) if "quirk" in name)
+
+
+_NEWEST = KERNELS[-1]
 
 
 def _row(facts: HostFacts) -> KernelRow | None:
     version = upstream_version(facts.release.value) if facts.release.value else None
     return find_kernel(version) if version else None
+
+
+def _distribution(facts: HostFacts) -> Distribution | None:
+    release = facts.release.value
+    if not release or upstream_version(release):
+        return None
+    from tdxreclaim.tables.distributions import find_distribution
+
+    return find_distribution(release)
 
 
 def _first_row(clearing: Clearing) -> KernelRow:
@@ -48,16 +79,35 @@ def kvm_has_tdx(facts: HostFacts) -> bool:
     return bool(facts.kvm_parameter.value or facts.key_ids.value)
 
 
+def _has_tdx_host(facts: HostFacts) -> bool:
+    """Whether the kernel itself shows that it is built with TDX host support."""
+    return kvm_has_tdx(facts) or bool(
+        facts.config.value
+        or facts.tdx_host_platform.value
+        or facts.pw_mce.value
+        or facts.module_version.value
+        # A kernel without it says nothing of TDX, not even that it is off.
+        or facts.log_off.value
+        or facts.log_enabled.value is not None
+        or facts.log_ready.value is not None
+        or _symbols(facts).seamcalls
+    )
+
+
+def _symbols(facts: HostFacts) -> Symbols:
+    return Symbols(()) if facts.symbols.value is None else facts.symbols.value
+
+
 def _and(names: set[str]) -> str:
     return f"{' and '.join(sorted(names))} {'clears' if len(names) == 1 else 'clear'}"
 
 
-def _named(facts: HostFacts, names: tuple[str, ...]) -> list[Symbol]:
-    return [symbol for symbol in facts.symbols.value or () if symbol.name in names]
+def _found(facts: HostFacts, names: tuple[str, ...]) -> set[str]:
+    return {symbol.name for symbol in _symbols(facts).named(*names)}
 
 
 def _contradiction(facts: HostFacts) -> Outcome:
-    if _named(facts, _OLD) and _named(facts, _NEW):
+    if _found(facts, _OLD) and _found(facts, _NEW):
         return fires(
             "functions of both generations of the reclaim code are there",
             [facts.symbols.evidence],
@@ -66,31 +116,44 @@ def _contradiction(facts: HostFacts) -> Outcome:
 
 
 def _old_symbols(facts: HostFacts) -> Outcome:
-    found = {symbol.name for symbol in _named(facts, _OLD)}
-    row = _row(facts)
-    always = _first_row(Clearing.ALWAYS)
-    in_kvm = kvm_has_tdx(facts) or (row is not None and row.clearing is Clearing.ALWAYS)
-    if found == {"reset_tdx_pages"} and not in_kvm:
-        # Since 6.8 it is there for the PAMT, in kernels whose KVM runs no TD.
-        return passes("reset_tdx_pages alone, and no sign of TDX in KVM", _read(facts))
+    evidence = [facts.symbols.evidence, facts.release.evidence]
+    citations = _first_row(Clearing.ALWAYS).citations
+    found = _found(facts, _OLD)
     if found:
+        return fires(f"{_and(found)} without looking at the erratum flag", evidence, citations)
+    # Since then the core exports a clear that KVM calls.  A list that was
+    # filtered to the SEAMCALLs would look the same, but for its neighbour.
+    beside = _symbols(facts).whole or _found(facts, (BESIDE_RECLAIM,))
+    if _found(facts, (RECLAIM,)) and beside and not _found(facts, _NEW):
         return fires(
-            f"{_and(found)} without looking at the erratum flag",
-            [facts.symbols.evidence, facts.release.evidence],
-            always.citations,
+            f"the core has {RECLAIM} and none of {' and '.join(_NEW)}: KVM clears by itself, "
+            "without looking at the erratum flag",
+            evidence,
+            citations,
         )
     return passes("no function that clears on every CPU", _read(facts))
 
 
 def _new_symbols(facts: HostFacts) -> Outcome:
-    found = {symbol.name for symbol in _named(facts, _NEW)}
+    found = _found(facts, _NEW)
     if found:
+        rows = _rows_by_symbols(facts)
         return fires(
             f"{_and(found)} only with the erratum flag set",
             [facts.symbols.evidence, facts.release.evidence],
-            (_generation_by_symbols(facts) or _first_row(Clearing.ON_ERRATUM)).citations,
+            (rows[-1] if rows else _first_row(Clearing.ON_ERRATUM)).citations,
         )
     return passes("no function that clears on the erratum alone")
+
+
+def _no_seamcall(facts: HostFacts) -> Outcome:
+    symbols = _symbols(facts)
+    if symbols.whole and not symbols.seamcalls and not kvm_has_tdx(facts):
+        return fires(
+            "its whole list of symbols has no SEAMCALL: it is built without TDX host support",
+            [facts.symbols.evidence],
+        )
+    return passes("the symbols do not rule TDX out")
 
 
 def _read(facts: HostFacts) -> list[Evidence]:
@@ -99,7 +162,7 @@ def _read(facts: HostFacts) -> list[Evidence]:
 
 
 def _config_off(facts: HostFacts) -> Outcome:
-    if facts.config.value is False:
+    if facts.config.value is False and not kvm_has_tdx(facts):
         return fires("it was built without CONFIG_INTEL_TDX_HOST", [facts.config.evidence])
     return passes("its configuration does not rule TDX out")
 
@@ -119,8 +182,8 @@ def _belied(facts: HostFacts) -> Outcome:
     row = _row(facts)
     if row is not None:
         return fires(
-            f"{facts.release.value} by its name cannot run TDs, and KVM has TDX on: it is not "
-            "the upstream kernel of that name",
+            f"upstream {facts.release.value} cannot run TDs, yet KVM has TDX on: this is not the "
+            "upstream kernel",
             [facts.release.evidence, facts.kvm_parameter.evidence, facts.key_ids.evidence],
         )
     return passes("no release that KVM belies")
@@ -129,22 +192,38 @@ def _belied(facts: HostFacts) -> Outcome:
 def _newer(facts: HostFacts) -> Outcome:
     release = facts.release.value
     if release and upstream_version(release):
-        newest = KERNELS[-1].last
         return fires(
-            f"upstream {release} is newer than the table, which ends with {newest}",
+            f"upstream {release} is newer than the table, which ends with {_NEWEST.last}",
             [facts.release.evidence],
         )
     return passes("not an upstream release")
 
 
-def _distribution(facts: HostFacts) -> Outcome:
-    if facts.release.value:
-        return fires(
-            f"{facts.release.value} is not plainly an upstream release: its version does not "
-            "tell what was backported",
-            [facts.release.evidence, *_read(facts)],
-        )
-    return passes("no release is known")
+def _distribution_listed(facts: HostFacts) -> Outcome:
+    known = _distribution(facts)
+    if known is None:
+        return passes("no distribution is known by this release")
+    if known.clearing is Clearing.UNKNOWN:
+        return passes(f"{known.name}: {known.summary}")
+    if known.clearing is Clearing.NO_TDX_HOST and _has_tdx_host(facts):
+        return passes(f"the release is {known.name}'s by its form, and the host belies it")
+    return fires(
+        f"{facts.release.value} is {known.name}'s by its form: {known.summary}",
+        [facts.release.evidence, *_read(facts)],
+        known.citations,
+    )
+
+
+def _not_upstream(facts: HostFacts) -> Outcome:
+    release = facts.release.value
+    if not release:
+        return passes("no release is known")
+    known = _distribution(facts)
+    why = known.summary if known else "its version does not tell what was backported"
+    return fires(
+        f"{release} is not plainly an upstream release: {why}",
+        [facts.release.evidence, *_read(facts)],
+    )
 
 
 def _unknown(facts: HostFacts) -> Outcome:
@@ -153,38 +232,37 @@ def _unknown(facts: HostFacts) -> Outcome:
 
 # Of parts of the kernel that were read as files, and tried first: `policy.image`.
 IMAGE_RULES = (
-    "image-contradicts",
-    "image-no-tdx-host",
-    "image-clears-always",
-    "image-clears-on-erratum",
-    "image-not-understood",
+    KernelRule.IMAGE_CONTRADICTS,
+    KernelRule.IMAGE_NO_TDX_HOST,
+    KernelRule.IMAGE_ALWAYS,
+    KernelRule.IMAGE_ON_ERRATUM,
+    KernelRule.IMAGE_NOT_UNDERSTOOD,
 )
 
 
 _RULES = (
-    ("symbols-contradict", _contradiction),
-    ("symbols-clear-always", _old_symbols),
-    ("symbols-clear-on-erratum", _new_symbols),
-    ("config-no-tdx-host", _config_off),
-    ("release-listed", _listed),
-    ("release-belied", _belied),
-    ("release-newer-than-table", _newer),
-    ("release-not-upstream", _distribution),
-    ("kernel-unknown", _unknown),
+    (KernelRule.SYMBOLS_CONTRADICT, _contradiction),
+    (KernelRule.SYMBOLS_ALWAYS, _old_symbols),
+    (KernelRule.SYMBOLS_ON_ERRATUM, _new_symbols),
+    (KernelRule.SYMBOLS_NO_TDX_HOST, _no_seamcall),
+    (KernelRule.CONFIG_NO_TDX_HOST, _config_off),
+    (KernelRule.RELEASE_LISTED, _listed),
+    (KernelRule.RELEASE_BELIED, _belied),
+    (KernelRule.RELEASE_NEWER, _newer),
+    (KernelRule.DISTRIBUTION_LISTED, _distribution_listed),
+    (KernelRule.RELEASE_NOT_UPSTREAM, _not_upstream),
+    (KernelRule.UNKNOWN, _unknown),
 )
 
 
 KERNEL_RULES = (*IMAGE_RULES, *(rule for rule, _ in _RULES))
 
 
-# The kernel's code says what it does, and not its name.
-_BY_CODE = (*IMAGE_RULES, "symbols-clear-always", "symbols-clear-on-erratum")
-
-
 _CLEARING = {
-    "symbols-clear-always": Clearing.ALWAYS,
-    "symbols-clear-on-erratum": Clearing.ON_ERRATUM,
-    "config-no-tdx-host": Clearing.NO_TDX_HOST,
+    KernelRule.SYMBOLS_ALWAYS: Clearing.ALWAYS,
+    KernelRule.SYMBOLS_ON_ERRATUM: Clearing.ON_ERRATUM,
+    KernelRule.SYMBOLS_NO_TDX_HOST: Clearing.NO_TDX_HOST,
+    KernelRule.CONFIG_NO_TDX_HOST: Clearing.NO_TDX_HOST,
 }
 
 
@@ -203,32 +281,72 @@ def judge_kernel(
 
         found, rules = judge_files(facts), (*image_rules(facts), *_RULES)
     decided, steps = try_rules(rules, facts)
-    listed = _row(facts)
-    clearing = _CLEARING.get(decided.rule, Clearing.UNKNOWN)
-    certainty: Certainty | None = Certainty.INFERRED
-    if found is not None and decided.rule in IMAGE_RULES:
+    rule = KernelRule(decided.rule)
+    if found is not None and rule in IMAGE_RULES:
         clearing, certainty = found.clearing, found.certainty
-    elif decided.rule == "release-listed" and listed is not None:
-        clearing, certainty = listed.clearing, listed.certainty
-    elif listed is not None and listed.clearing is clearing:
-        # Symbols and upstream release say the same.
-        certainty = listed.certainty
-    elif decided.rule == "config-no-tdx-host":
-        certainty = Certainty.VERIFIED
-    elif clearing is Clearing.UNKNOWN:
-        certainty = None
-    row = _generation(facts, decided.rule, clearing)
+    else:
+        clearing, certainty = _clearing(facts, rule)
+    rows = _fitting_rows(facts, rule, clearing)
+    row = rows[-1] if rows else None
+    version = upstream_version(facts.release.value) if facts.release.value else None
     finding = KernelFinding(
         clearing=clearing,
-        rule=decided.rule,
+        rule=rule,
         because=decided.because,
         release=facts.release.value,
-        row=row,
+        rows=rows,
+        newer=version is not None and version > _NEWEST.last,
         ignores=_ignored(facts, errata, clearing, row),
         certainty=certainty,
         origin=facts.release.evidence.origin,
     )
     return finding, steps
+
+
+def _clearing(facts: HostFacts, rule: KernelRule) -> tuple[Clearing, Certainty | None]:
+    listed, known = _row(facts), _distribution(facts)
+    if rule is KernelRule.RELEASE_LISTED and listed is not None:
+        return listed.clearing, listed.certainty
+    if rule is KernelRule.DISTRIBUTION_LISTED and known is not None:
+        return known.clearing, Certainty.INFERRED
+    clearing = _CLEARING.get(rule, Clearing.UNKNOWN)
+    if clearing is Clearing.UNKNOWN:
+        return clearing, None
+    if clearing is Clearing.NO_TDX_HOST:
+        return clearing, Certainty.VERIFIED
+    # Symbols and upstream release may say the same.
+    same = listed is not None and listed.clearing is clearing
+    return clearing, listed.certainty if listed is not None and same else Certainty.INFERRED
+
+
+def _fitting_rows(facts: HostFacts, rule: KernelRule, clearing: Clearing) -> tuple[KernelRow, ...]:
+    """Return the rows whose code a kernel may have, oldest first."""
+    listed = _row(facts)
+    if rule is KernelRule.RELEASE_BELIED:
+        return ()
+    if listed is not None and not _disagrees(listed, rule, clearing):
+        return (listed,)
+    rows = _rows_by_symbols(facts)
+    if not rows and (rule is KernelRule.DISTRIBUTION_LISTED or rule in IMAGE_RULES):
+        rows = [row for row in RUNS_TDS if row.clearing is clearing]
+    series = release_series(facts.release.value)
+    by_series = [row for row in rows if series and row.first <= series <= row.last]
+    return tuple(by_series or rows)
+
+
+def _rows_by_symbols(facts: HostFacts) -> list[KernelRow]:
+    """Return the rows whose functions a kernel has, oldest first."""
+    found = {
+        symbol.name: symbol for symbol in _symbols(facts).named(*_OLD, *_NEW, *_NEWEST.symbols)
+    }
+    if not found:
+        return [_first_row(Clearing.ALWAYS)] if _old_symbols(facts).fired else []
+    rows = [row for row in RUNS_TDS if set(found) <= set(row.symbols)]
+    # Static until KVM was to call it: a capital letter is a global function.
+    paddr = found.get("tdx_quirk_reset_paddr")
+    if paddr is not None and set(found) == {paddr.name}:
+        rows = [row for row in rows if (row is _NEWEST) is paddr.type.isupper()]
+    return rows
 
 
 def _ignored(
@@ -237,12 +355,11 @@ def _ignored(
     """Return the errata that a kernel which clears for flags does not clear for."""
     if clearing is not Clearing.ON_ERRATUM:
         return ()
-    names = {symbol.name for symbol in facts.symbols.value or ()}
 
     def honours(erratum: Erratum) -> bool:
         since = erratum.honoured_since
         by_release = row is not None and since is not None and row.first >= since
-        return by_release or not names.isdisjoint(erratum.honoured_by)
+        return by_release or bool(_found(facts, erratum.honoured_by))
 
     return tuple(each for each in errata if not honours(each))
 
@@ -252,9 +369,9 @@ def release_disagrees(facts: HostFacts, kernel: KernelFinding) -> bool:
     return _disagrees(_row(facts), kernel.rule, kernel.clearing)
 
 
-def _disagrees(listed: KernelRow | None, rule: str, clearing: Clearing) -> bool:
+def _disagrees(listed: KernelRow | None, rule: KernelRule, clearing: Clearing) -> bool:
     return (
-        rule in _BY_CODE
+        rule.by_code
         and clearing in (Clearing.ALWAYS, Clearing.ON_ERRATUM)
         and listed is not None
         and listed.clearing is not clearing
@@ -284,18 +401,59 @@ def _kexec(
         return Kexec.REFUSED, "the kernel log has kexec refused for the erratum"
     if verdict is Verdict.NOT_APPLICABLE:
         return Kexec.ALLOWED, "the erratum plays no part here"
+    if kernel.rule in _NOT_BUILT:
+        return Kexec.ALLOWED, "a kernel without TDX host support does not ask for the erratum"
+    if kernel.rule is KernelRule.DISTRIBUTION_LISTED:
+        return _kexec_of_distribution(facts, verdict, silicon, state)
     row = kernel.row
     if row is None and state is HostState.OFF and not facts.pw_mce.value:
         return Kexec.ALLOWED, "the kernel has not activated TDX; with TDX active it may differ"
-    if row is None:
+    if row is None or (row.clearing is not Clearing.ON_ERRATUM and row is not _row(facts)):
+        # An old function in a distribution's kernel does not tell how kexec was patched.
         return Kexec.UNKNOWN, "it is not known which generation of the code this kernel has"
     if row.clearing is not Clearing.ON_ERRATUM:
         return _kexec_before_the_refusal(row, state)
+    return _kexec_by_erratum(facts, kernel, row, verdict, silicon, state)
+
+
+def _kexec_by_erratum(
+    facts: HostFacts,
+    kernel: KernelFinding,
+    row: KernelRow,
+    verdict: Verdict,
+    silicon: SiliconFinding,
+    state: HostState,
+) -> tuple[Kexec, str]:
     if verdict is Verdict.UNDETERMINED:
         return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
     if not silicon.errata:
         return Kexec.ALLOWED, "the CPU is not affected"
+    if len({each.kexec for each in kernel.rows}) > 1:
+        return Kexec.UNKNOWN, f"releases from {kernel.rows[0].first} on differ in it"
     return _kexec_on_affected(facts, kernel, row, silicon.errata, state)
+
+
+_NOT_BUILT = (
+    KernelRule.IMAGE_NO_TDX_HOST,
+    KernelRule.SYMBOLS_NO_TDX_HOST,
+    KernelRule.CONFIG_NO_TDX_HOST,
+)
+
+
+def _kexec_of_distribution(
+    facts: HostFacts, verdict: Verdict, silicon: SiliconFinding, state: HostState
+) -> tuple[Kexec, str]:
+    known = _distribution(facts)
+    if known is None or known.kexec is Kexec.UNKNOWN:
+        return Kexec.UNKNOWN, "it is not known how this distribution deals with kexec"
+    if known.kexec is Kexec.ALLOWED or (verdict is Verdict.CLEAR_NOT_REQUIRED):
+        return Kexec.ALLOWED, f"{known.name}'s kernels allow it here (inferred)"
+    if verdict is Verdict.UNDETERMINED:
+        return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
+    unset = any(flag_of(facts, each) is False for each in silicon.errata)
+    if state is HostState.OFF or (unset and state is not HostState.UNKNOWN):
+        return Kexec.ALLOWED, "the kernel has not set the erratum's flag"
+    return known.kexec, f"{known.name}'s kernels of this series do so (inferred)"
 
 
 def _kexec_on_affected(
@@ -314,6 +472,8 @@ def _kexec_on_affected(
     if kernel.ignores:
         names = ", ".join(erratum.id for erratum in kernel.ignores)
         return Kexec.UNKNOWN, f"this kernel knows nothing of {names}"
+    if kernel.newer:
+        return row.kexec, f"{row.kexec_summary} (inferred from {row.span}: this one is newer)"
     if row.kexec_certainty is Certainty.VERIFIED:
         return row.kexec, row.kexec_summary
     return row.kexec, f"{row.kexec_summary} (inferred, not read in a released kernel)"
@@ -326,22 +486,3 @@ def _kexec_before_the_refusal(row: KernelRow, state: HostState) -> tuple[Kexec, 
     if state is HostState.OFF:
         return Kexec.UNKNOWN, f"{row.kexec_summary}, and which of them this one has is not known"
     return Kexec.NOT_BUILT, f"{row.kexec_summary}: no kexec and no kdump on a TDX host"
-
-
-def _generation(facts: HostFacts, rule: str, clearing: Clearing) -> KernelRow | None:
-    """Return the row whose code this kernel has, by its release or its symbols."""
-    listed = _row(facts)
-    if listed is not None and not _disagrees(listed, rule, clearing) and rule != "release-belied":
-        return listed
-    # An old function in a distribution's kernel does not tell how kexec was patched.
-    newer = rule in _BY_CODE and clearing is Clearing.ON_ERRATUM
-    return _generation_by_symbols(facts) if newer else None
-
-
-def _generation_by_symbols(facts: HostFacts) -> KernelRow | None:
-    """Return the row of the newer code that the symbols fit, ``None`` if not just one."""
-    names = {symbol.name for symbol in facts.symbols.value or ()}
-    generation = [row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM]
-    if "tdx_sys_disable" in names:
-        return generation[-1]
-    return generation[0] if "tdx_quirk_reset_page" in names else None

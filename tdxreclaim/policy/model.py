@@ -84,6 +84,51 @@ class Posture(StrEnum):
     NOT_APPLICABLE = "not-applicable"
 
 
+class SiliconRule(StrEnum):
+    """What told whether a processor is affected; that of an erratum is the erratum's id."""
+
+    NOT_X86 = "not-x86"
+    CPU_UNREAD = "cpu-unread"
+    NOT_INTEL = "not-intel"
+    CPU_INCOMPLETE = "cpu-incomplete"
+    VENDOR_UNKNOWN = "vendor-unknown"
+    NO_ERRATUM = "no-erratum"
+    KERNEL_CLOSED_LIST = "kernel-closed-list"
+    NO_MOVDIR64B = "no-movdir64b"
+    CPU_UNLISTED = "cpu-unlisted"
+
+
+class KernelRule(StrEnum):
+    """What told what the kernel does, best evidence first."""
+
+    IMAGE_CONTRADICTS = "image-contradicts"
+    IMAGE_NO_TDX_HOST = "image-no-tdx-host"
+    IMAGE_ALWAYS = "image-clears-always"
+    IMAGE_ON_ERRATUM = "image-clears-on-erratum"
+    IMAGE_NOT_UNDERSTOOD = "image-not-understood"
+    SYMBOLS_CONTRADICT = "symbols-contradict"
+    SYMBOLS_ALWAYS = "symbols-clear-always"
+    SYMBOLS_ON_ERRATUM = "symbols-clear-on-erratum"
+    SYMBOLS_NO_TDX_HOST = "symbols-no-tdx-host"
+    CONFIG_NO_TDX_HOST = "config-no-tdx-host"
+    RELEASE_LISTED = "release-listed"
+    RELEASE_BELIED = "release-belied"
+    RELEASE_NEWER = "release-newer-than-table"
+    DISTRIBUTION_LISTED = "distribution-listed"
+    RELEASE_NOT_UPSTREAM = "release-not-upstream"
+    UNKNOWN = "kernel-unknown"
+
+    @property
+    def by_code(self) -> bool:
+        """Whether the kernel's code told its generation, and not its name."""
+        return self in (
+            KernelRule.IMAGE_ALWAYS,
+            KernelRule.IMAGE_ON_ERRATUM,
+            KernelRule.SYMBOLS_ALWAYS,
+            KernelRule.SYMBOLS_ON_ERRATUM,
+        )
+
+
 class Step(NamedTuple):
     """A rule that was weighed: whether it fired, and the reason either way."""
 
@@ -94,7 +139,7 @@ class Step(NamedTuple):
     citations: tuple[Citation, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Processor:
     """One group of the census, judged."""
 
@@ -109,7 +154,7 @@ class Processor:
     """The table's caveat about that CPU."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class SiliconFinding:
     """The processors against the erratum table and the table of TDX CPUs."""
 
@@ -122,7 +167,7 @@ class SiliconFinding:
     origin: Origin
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class HostFinding:
     """The state of TDX on the host."""
 
@@ -140,16 +185,18 @@ class HostFinding:
         return self.state in (HostState.BIOS_ENABLED, HostState.INITIALIZED)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class KernelFinding:
     """What the kernel does with reclaimed pages, and with kexec."""
 
     clearing: Clearing
-    rule: str
+    rule: KernelRule
     because: str
     release: str | None
-    row: KernelRow | None = None
-    """The row whose code it has; None if that is not known or is not one."""
+    rows: tuple[KernelRow, ...] = ()
+    """Those whose code it may have, oldest first; empty: not known."""
+    newer: bool = False
+    """Whether its release is newer than the table."""
     ignores: tuple[Erratum, ...] = ()
     """Errata of this host that it does not clear for."""
     certainty: Certainty | None
@@ -157,8 +204,13 @@ class KernelFinding:
     kexec_because: str = ""
     origin: Origin
 
+    @property
+    def row(self) -> KernelRow | None:
+        """The row to judge it by: of several, the last, which does worst to a page that fails."""
+        return self.rows[-1] if self.rows else None
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Decision:
     """The answer and all that led to it, made in one pass.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.cpu import same_cpu
 from tdxreclaim.facts.evidence import NOT_GIVEN
-from tdxreclaim.policy.model import Processor, Silicon, SiliconFinding
+from tdxreclaim.policy.model import Processor, Silicon, SiliconFinding, SiliconRule
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm, find_cpu
 from tdxreclaim.tables.errata import PW_MCE, errata_of
 from tdxreclaim.tables.sources import Certainty
@@ -34,10 +34,10 @@ def judge_silicon(facts: HostFacts, errata: Errata) -> SiliconFinding:
         speaker = next(p for p in processors if p.silicon is status)
         rule, because = speaker.rule, speaker.because
     elif facts.architecture not in (None, "x86"):
-        status, rule = Silicon.NO_TDX, "not-x86"
+        status, rule = Silicon.NO_TDX, SiliconRule.NOT_X86
         because = f"the architecture is {facts.architecture}; TDX exists on x86 alone"
     else:
-        status, rule = Silicon.UNKNOWN, "cpu-unread"
+        status, rule = Silicon.UNKNOWN, SiliconRule.CPU_UNREAD
         given = facts.identity.observed != NOT_GIVEN
         because = "no processor could be identified" if given else "no CPU was given"
     listed = {erratum.id for processor in processors for erratum in processor.errata}
@@ -63,16 +63,18 @@ def _judge(group: CpuGroup, facts: HostFacts, errata: Errata) -> Processor:
     vendor, family, model = group.vendor, group.family, group.model
     if vendor in OTHER_VENDORS:
         because = f"{vendor} is not Intel; TDX exists on Intel CPUs alone"
-        return Processor(group=group, silicon=Silicon.NO_TDX, rule="not-intel", because=because)
+        return Processor(
+            group=group, silicon=Silicon.NO_TDX, rule=SiliconRule.NOT_INTEL, because=because
+        )
     if vendor is None or family is None or model is None:
         because = f"{group.describe()} is not a whole identity"
         return Processor(
-            group=group, silicon=Silicon.UNKNOWN, rule="cpu-incomplete", because=because
+            group=group, silicon=Silicon.UNKNOWN, rule=SiliconRule.CPU_INCOMPLETE, because=because
         )
     if vendor != INTEL:
         because = f"{vendor!r} is no vendor that is known"
         return Processor(
-            group=group, silicon=Silicon.UNKNOWN, rule="vendor-unknown", because=because
+            group=group, silicon=Silicon.UNKNOWN, rule=SiliconRule.VENDOR_UNKNOWN, because=because
         )
     return _judge_intel(group, Vfm(vendor, family, model), facts, errata)
 
@@ -103,19 +105,19 @@ def _judge_intel(group: CpuGroup, vfm: Vfm, facts: HostFacts, errata: Errata) ->
     if row is not None and row.tdx is Certainty.UNVERIFIED:
         note = f"TDX on it is not verified ({row.note})"
         because = f"no erratum about clearing lists {name}; {note}"
-        return judged(Silicon.NOT_AFFECTED, "no-erratum", because, note=note)
+        return judged(Silicon.NOT_AFFECTED, SiliconRule.NO_ERRATUM, because, note=note)
     if row is not None and row.tdx is not None:
         because = f"{name} is a TDX CPU that no erratum about clearing lists"
-        return judged(Silicon.NOT_AFFECTED, "no-erratum", because)
+        return judged(Silicon.NOT_AFFECTED, SiliconRule.NO_ERRATUM, because)
     # Of an erratum that no kernel flags its list says nothing.
     if facts.tdx_host_platform.value and all(flag_of(facts, each) is False for each in errata):
         because = (
             f"{name} is not among the TDX CPUs known here; the kernel activated TDX on it without the "
             "erratum flag, and its list of affected CPUs is closed"
         )
-        return judged(Silicon.NOT_AFFECTED, "kernel-closed-list", because)
+        return judged(Silicon.NOT_AFFECTED, SiliconRule.KERNEL_CLOSED_LIST, because)
     if facts.movdir64b.value is False:
         because = f"{name} has no MOVDIR64B, without which there is no TDX"
-        return judged(Silicon.NO_TDX, "no-movdir64b", because)
+        return judged(Silicon.NO_TDX, SiliconRule.NO_MOVDIR64B, because)
     because = f"{name} is not among the TDX CPUs known here" + (f": {row.note}" if row else "")
-    return judged(Silicon.UNKNOWN, "cpu-unlisted", because)
+    return judged(Silicon.UNKNOWN, SiliconRule.CPU_UNLISTED, because)

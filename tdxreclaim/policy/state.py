@@ -146,7 +146,7 @@ def judge_state(
         rule=decided.rule,
         because=decided.because,
         erratum_flag=_flags(facts, errata),
-        module_version=facts.module_version.value,
+        module_version=_module(facts),
         origin=(decided.evidence or (facts.tdx_host_platform.evidence,))[0].origin,
     )
     return finding, steps
@@ -158,3 +158,17 @@ def _flags(facts: HostFacts, errata: tuple[Erratum, ...]) -> bool | None:
     if False in values:
         return False
     return None if None in values else True
+
+
+def _module(facts: HostFacts) -> str | None:
+    if not shows_module(facts):
+        return None
+    from tdxreclaim.policy.module import module_version
+
+    told = module_version(facts)
+    return told[0] if told else None
+
+
+def shows_module(facts: HostFacts) -> bool:
+    """Whether the version of the TDX module is told; few hosts do, and its table is large."""
+    return bool(facts.module_version.value or facts.log_module.value)

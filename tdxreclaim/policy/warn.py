@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.policy.kernel import release_disagrees
-from tdxreclaim.policy.model import HostFinding, HostState, KernelFinding, Silicon, SiliconFinding
+from tdxreclaim.policy.model import (
+    HostFinding,
+    HostState,
+    KernelFinding,
+    KernelRule,
+    Silicon,
+    SiliconFinding,
+    SiliconRule,
+)
 from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.tables.kernels import upstream_version
 from tdxreclaim.tables.sources import Certainty
@@ -78,7 +86,7 @@ def _caveats(case: _Case) -> Iterable[str]:
 
 
 def _closed_list(case: _Case) -> Iterable[str]:
-    if any(p.rule == "kernel-closed-list" for p in case.silicon.processors):
+    if any(p.rule is SiliconRule.KERNEL_CLOSED_LIST for p in case.silicon.processors):
         yield (
             "This rests on the kernel's list of affected CPUs alone, which cannot hold a CPU newer "
             "than the kernel."
@@ -97,7 +105,7 @@ def _hidden_movdir64b(case: _Case) -> Iterable[str]:
 
 
 def _belied(case: _Case) -> Iterable[str]:
-    if case.kernel.rule == "release-belied":
+    if case.kernel.rule is KernelRule.RELEASE_BELIED:
         yield (
             "KVM has TDX on, which the upstream kernel of this release cannot do; the host's state is "
             "believed."
@@ -132,10 +140,19 @@ def _symbols_disagree(case: _Case) -> Iterable[str]:
         )
 
 
+def _newer(case: _Case) -> Iterable[str]:
+    row = case.kernel.row
+    if case.kernel.newer and row is not None:
+        yield (
+            f"{case.kernel.release} is newer than what is known here ({row.last}): its functions fit, "
+            f"so it is judged like {row.span} (inferred)."
+        )
+
+
 def _partial_backport(case: _Case) -> Iterable[str]:
     release = case.facts.release.value
     if (
-        case.kernel.rule in ("symbols-clear-on-erratum", "image-clears-on-erratum")
+        case.kernel.rule in (KernelRule.SYMBOLS_ON_ERRATUM, KernelRule.IMAGE_ON_ERRATUM)
         and case.kernel.certainty is Certainty.INFERRED
         and not (release and upstream_version(release))
     ):
@@ -166,6 +183,7 @@ _RULES = (
     _no_cross_check,
     _no_platform_flag,
     _symbols_disagree,
+    _newer,
     _partial_backport,
     _livepatched,
 )

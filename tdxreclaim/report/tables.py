@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.tables.cpus import CPUS, CpuModel, find_cpu, find_cpu_by_name
-from tdxreclaim.tables.errata import ERRATA, Erratum
+from tdxreclaim.tables.errata import ERRATA, OTHER_BUGS, Erratum, OtherBug
 from tdxreclaim.tables.kernels import (
     KERNELS,
     FailedPage,
@@ -14,6 +14,7 @@ from tdxreclaim.tables.kernels import (
     find_kernel,
     upstream_version,
 )
+from tdxreclaim.tables.modules import MODULES, TdxModule
 
 if TYPE_CHECKING:
     from tdxreclaim.report.page import Page
@@ -25,31 +26,39 @@ SCHEMA = "tdxreclaim.errata/2"
 class Tables(NamedTuple):
     """The rows to show."""
 
-    errata: tuple[Erratum, ...]
-    cpus: tuple[CpuModel, ...]
-    kernels: tuple[KernelRow, ...]
+    errata: tuple[Erratum, ...] = ()
+    cpus: tuple[CpuModel, ...] = ()
+    kernels: tuple[KernelRow, ...] = ()
+    modules: tuple[TdxModule, ...] = ()
+    other_bugs: tuple[OtherBug, ...] = ()
 
 
-ALL = Tables(ERRATA, CPUS, KERNELS)
+ALL = Tables(ERRATA, CPUS, KERNELS, MODULES, OTHER_BUGS)
 
 
 def select(name: str) -> Tables | None:
-    """Return the rows that *name* means: an erratum, a CPU or an upstream release.
+    """Return the rows that *name* means: an erratum, a CPU, a TDX module or an upstream release.
 
     ``None`` if it means none.
     """
     for erratum in ERRATA:
         if erratum.id == name:
             affected = tuple(cpu for vfm in erratum.affected if (cpu := find_cpu(vfm)))
-            return Tables((erratum,), affected, ())
+            return Tables((erratum,), affected)
+    for module in MODULES:
+        if module.version == name:
+            return Tables(modules=(module,))
+    for bug in OTHER_BUGS:
+        if bug.word == name:
+            return Tables(other_bugs=(bug,))
     version = upstream_version(name.removeprefix("v"))
     if version is not None:
         row = find_kernel(version)
-        return Tables((), (), (row,)) if row else None
+        return Tables(kernels=(row,)) if row else None
     cpu = find_cpu_by_name(name)
     if cpu is None:
         return None
-    return Tables(tuple(e for e in ERRATA if cpu.vfm in e.affected), (cpu,), ())
+    return Tables(tuple(e for e in ERRATA if cpu.vfm in e.affected), (cpu,))
 
 
 def render_json(tables: Tables) -> str:
@@ -112,6 +121,31 @@ def render_json(tables: Tables) -> str:
                 }
                 for row in tables.kernels
             ],
+            "modules": [
+                {
+                    "version": row.version,
+                    "build": row.build,
+                    "date": row.date,
+                    "platforms": [
+                        {"vendor": vfm.vendor, "family": vfm.family, "model": vfm.model}
+                        for vfm in row.platforms
+                    ],
+                    "dynamic_pamt": row.dynamic_pamt,
+                    "sys_disable": row.sys_disable,
+                    "citations": cited((row.citation,)),
+                }
+                for row in tables.modules
+            ],
+            "other_bugs": [
+                {
+                    "word": bug.word,
+                    "summary": bug.summary,
+                    "instead": bug.instead,
+                    "since": str(bug.since),
+                    "citations": cited((bug.citation,)),
+                }
+                for bug in tables.other_bugs
+            ],
         }
     )
 
@@ -121,7 +155,23 @@ def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
     from tdxreclaim.report.page import Page
 
     page = Page(width, color=color)
-    for erratum in tables.errata:
+    for section, rows in (
+        (_errata, tables.errata),
+        (_cpus, tables.cpus),
+        (_kernels, tables.kernels),
+        (_modules, tables.modules),
+        (_other_bugs, tables.other_bugs),
+    ):
+        if rows:
+            section(page, tables)
+            page.blank()
+    return page.text().rstrip("\n") + "\n"
+
+
+def _errata(page: Page, tables: Tables) -> None:
+    for number, erratum in enumerate(tables.errata):
+        if number:
+            page.blank()
         page.paragraph(f"Erratum {erratum.id}", "bold")
         page.paragraph(f"{erratum.summary}; {erratum.consequence}.", first="  ", indent=2)
         for vfm in erratum.affected:
@@ -129,9 +179,10 @@ def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
             page.labelled("affects", f"{vfm}{f'  {cpu.codename}' if cpu else ''}")
         page.labelled("kernel", _honoured(erratum))
         _sources(page, erratum.citations)
-        page.blank()
-    if tables.cpus:
-        page.paragraph("CPUs", "bold")
+
+
+def _cpus(page: Page, tables: Tables) -> None:
+    page.paragraph("CPUs", "bold")
     for cpu in tables.cpus:
         errata = ", ".join(e.id for e in ERRATA if cpu.vfm in e.affected) or "no erratum"
         names = ", ".join((*cpu.short, cpu.macro))
@@ -141,10 +192,10 @@ def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
         if cpu.note:
             page.labelled("", cpu.note)
         page.labelled("", f"source: {cpu.citation}")
-    if tables.cpus:
-        page.blank()
-    if tables.kernels:
-        page.paragraph("Kernels (upstream releases)", "bold")
+
+
+def _kernels(page: Page, tables: Tables) -> None:
+    page.paragraph("Kernels (upstream releases)", "bold")
     for row in tables.kernels:
         page.paragraph(f"{row.span}  {row.clearing} ({row.certainty})", first="  ", indent=4)
         page.labelled("", row.summary)
@@ -154,7 +205,21 @@ def render_text(tables: Tables, *, width: int = 80, color: bool = False) -> str:
         if row.symbols:
             page.labelled("", f"symbols: {', '.join(row.symbols)}")
         _sources(page, _sources_of(row))
-    return page.text().rstrip("\n") + "\n"
+
+
+def _modules(page: Page, tables: Tables) -> None:
+    page.paragraph("TDX modules", "bold")
+    for module in tables.modules:
+        page.paragraph(_module(module), first="  ", indent=4)
+    _sources(page, tuple(dict.fromkeys(module.citation for module in tables.modules)))
+
+
+def _other_bugs(page: Page, tables: Tables) -> None:
+    page.paragraph("Other words under bugs in /proc/cpuinfo", "bold")
+    for bug in tables.other_bugs:
+        page.paragraph(f"{bug.word}  since {bug.since}: {bug.summary}", first="  ", indent=4)
+        page.labelled("", f"not an erratum about clearing: {bug.instead}")
+        _sources(page, (bug.citation,))
 
 
 def _honoured(erratum: Erratum) -> str:
@@ -167,6 +232,18 @@ def _honoured(erratum: Erratum) -> str:
 def _sources(page: Page, citations: tuple[Citation, ...]) -> None:
     for citation in citations:
         page.labelled("", f"source: {citation}")
+
+
+def _module(module: TdxModule) -> str:
+    names = [cpu.short[0] for vfm in module.platforms if (cpu := find_cpu(vfm))]
+    parts = [
+        f"build {module.build}" if module.build else "",
+        module.date or "",
+        f"for {', '.join(names)}" if names else "platforms not known",
+        "Dynamic PAMT" if module.dynamic_pamt else "",
+        "no TDH.SYS.DISABLE" if module.sys_disable is False else "",
+    ]
+    return f"{module.version}  {'; '.join(filter(None, parts))}"
 
 
 def _sources_of(row: KernelRow) -> tuple[Citation, ...]:

@@ -26,7 +26,7 @@ class Vfm(NamedTuple):
         return f"{self.vendor} {self.family}/{self.model:#04x}"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class CpuModel:
     """A CPU that a user may name, and whether TDX is known on it."""
 
@@ -101,9 +101,11 @@ CPUS = (
         macro="INTEL_ATOM_DARKMONT_X",
         short=("cwf",),
         market="Xeon 6+ E-core",
-        tdx=Certainty.UNVERIFIED,
-        note="no signed TDX module up to February 2026 names it",
-        citation=_FAMILY_H,
+        tdx=Certainty.VERIFIED,
+        citation=Citation(
+            "github.com/intel/confidential-computing.tdx.tdx-module",
+            "release notes of module 2.0.18 (12 August 2026)",
+        ),
     ),
     CpuModel(
         vfm=Vfm(INTEL, 19, 0x01),
@@ -111,7 +113,7 @@ CPUS = (
         macro="INTEL_DIAMONDRAPIDS_X",
         short=("dmr",),
         tdx=Certainty.UNVERIFIED,
-        note="no signed TDX module up to February 2026 names it",
+        note="no TDX module up to 2.0.18 (August 2026) names it",
         citation=_FAMILY_H,
     ),
     CpuModel(

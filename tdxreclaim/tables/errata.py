@@ -13,7 +13,7 @@ from tdxreclaim.tables.kernels import Version
 from tdxreclaim.tables.sources import Citation
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Erratum:
     """An erratum that makes clearing necessary, every CPU that has it, and who honours it."""
 
@@ -71,3 +71,31 @@ NO_ERRATUM_CITATIONS = (_LINUX_SWITCH,)
 def errata_of(vfm: Vfm, errata: tuple[Erratum, ...] = ERRATA) -> tuple[Erratum, ...]:
     """Return those of *errata* that list this CPU."""
     return tuple(erratum for erratum in errata if vfm in erratum.affected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherBug:
+    """A word under ``bugs`` in /proc/cpuinfo that has to do with TDX, and not with clearing."""
+
+    word: str
+    summary: str
+    instead: str
+    """Why it is none of `ERRATA`."""
+    since: Version
+    citation: Citation
+
+
+OTHER_BUGS = (
+    OtherBug(
+        word="seamret_invd_vmcs",
+        summary=(
+            "SEAMRET invalidates the current VMCS; the kernel then hides P-SEAMLDR and the update "
+            "of the TDX module at run time"
+        ),
+        instead="it stands on any CPU without bit 60 of IA32_VMX_BASIC, and asks for no clearing",
+        since=Version(7, 2),
+        citation=Citation(
+            "linux v7.2.13, v7.3.4", "arch/x86/virt/vmx/tdx/tdx.c, check_tdx_erratum()"
+        ),
+    ),
+)

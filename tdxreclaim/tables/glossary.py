@@ -165,6 +165,11 @@ WORDS = (
     Word("cpu-unread", _RULE, "No processor was read at all. Undetermined."),
     Word("cpu-incomplete", _RULE, "A processor's vendor, family or model is missing."),
     Word(
+        "module-contradicts",
+        _RULE,
+        "The TDX module is not made for the CPU: facts of two hosts. Undetermined.",
+    ),
+    Word(
         "vendor-unknown",
         _RULE,
         "The vendor is none that is known, and may be Intel's, garbled. Undetermined.",
@@ -239,6 +244,11 @@ WORDS = (
         _RULE,
         "The kernel's symbols show code that clears only where tdx_pw_mce is set.",
     ),
+    Word(
+        "symbols-no-tdx-host",
+        _RULE,
+        "The kernel's whole list of symbols has no SEAMCALL: it has no TDX host support.",
+    ),
     Word("config-no-tdx-host", _RULE, "The kernel's configuration has no TDX host support."),
     Word("release-listed", _RULE, "The release is an upstream one, and a row of the table has it."),
     Word(
@@ -247,6 +257,11 @@ WORDS = (
         "The host shows TDX in use, which the upstream kernel of that release cannot do.",
     ),
     Word("release-newer-than-table", _RULE, "The release is newer than any that was read."),
+    Word(
+        "distribution-listed",
+        _RULE,
+        "The release has the form of a distribution's whose kernels are known (inferred).",
+    ),
     Word(
         "release-not-upstream",
         _RULE,

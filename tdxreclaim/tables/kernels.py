@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from tdxreclaim.tables.sources import Certainty, Citation
-from tdxreclaim.tables.teardown import COMMON_FUNCTIONS, Function, clears, removes
+from tdxreclaim.tables.teardown import COMMON_FUNCTIONS, Function, Phase, clears, removes
 
 
 class Clearing(StrEnum):
@@ -67,7 +67,7 @@ class FailedPage(StrEnum):
     """It goes back to the allocator, not cleared and still the TD's."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class KernelRow:
     """A span of upstream releases that behave alike, and all that is known of them."""
 
@@ -132,6 +132,12 @@ _DROP_PAGE = Citation(
 
 
 _FIRST_KVM = Citation("linux v6.16", "arch/x86/kvm/vmx/tdx.c: the first release that has it")
+
+
+_READ = Citation(
+    "linux v7.2.13, v7.3.4",
+    "arch/x86/virt/vmx/tdx/tdx.c, tdx_quirk_reset_paddr(): the flag is asked first",
+)
 
 
 _NOT_BUILT = "this kernel is built with TDX host support or with kexec, never with both"
@@ -203,7 +209,7 @@ KERNELS = (
         kexec=Kexec.NOT_BUILT,
         kexec_certainty=Certainty.VERIFIED,
         kexec_summary=_NOT_BUILT,
-        symbols=("tdx_clear_page", "reset_tdx_pages"),
+        symbols=("tdx_clear_page",),
         functions=(*COMMON_FUNCTIONS, *_ZAP_AND_DROP, clears("tdx_clear_page")),
         citations=(
             Citation("linux v6.16.1, v6.17.0", "arch/x86/kvm/vmx/tdx.c, tdx_clear_page()"),
@@ -243,14 +249,14 @@ KERNELS = (
     ),
     KernelRow(
         first=Version(7, 2),
-        last=Version(7, 2),
+        last=Version(7, 3),
         clearing=Clearing.ON_ERRATUM,
-        certainty=Certainty.INFERRED,
+        certainty=Certainty.VERIFIED,
         summary=_ON_ERRATUM,
         failed_page=FailedPage.HANDED_BACK,
         failed_page_citation=_NO_PIN,
         kexec=Kexec.AFTER_DISABLE,
-        kexec_certainty=Certainty.INFERRED,
+        kexec_certainty=Certainty.VERIFIED,
         kexec_summary=(
             "kexec and kdump are allowed and disable the TDX module first "
             "(TDH.SYS.DISABLE), which needs a module that has it; with an older "
@@ -259,10 +265,12 @@ KERNELS = (
         symbols=("tdx_quirk_reset_paddr", "tdx_sys_disable"),
         functions=(
             *COMMON_FUNCTIONS,
-            removes("tdx_sept_remove_private_spte"),
+            # It maps and unmaps; what removes a page is inlined by gcc 12 and 14.
+            Function("tdx_sept_set_private_spte", None, traced=True, unmaps=True),
+            Function("tdx_sept_remove_leaf_spte", Phase.GUEST_PAGES),
             clears("tdx_quirk_reset_paddr"),
         ),
-        citations=(_SKIP, _DROP_PAGE, _KEXEC_ALLOWED),
+        citations=(_SKIP, _READ, _DROP_PAGE, _KEXEC_ALLOWED),
     ),
 )
 
@@ -309,6 +317,24 @@ def release_series(release: str | None) -> Version | None:
 def find_kernel(version: Version) -> KernelRow | None:
     """Return the row of an upstream release, ``None`` if it is newer than the table."""
     return next((row for row in KERNELS if row.first <= version <= row.last), None)
+
+
+# Functions that tell of every kernel that has them, whatever its release.
+SEAMCALL = "__seamcall"
+"""What every kernel with TDX host support calls the TDX module by."""
+
+
+RECLAIM = "tdh_phymem_page_reclaim"
+"""What the core gives KVM to take a page back, from the first release that runs TDs."""
+
+
+BESIDE_RECLAIM = "tdx_guest_keyid_alloc"
+"""Another of the core's functions, of a name like those that clear: a list that has it was not
+filtered to the SEAMCALLs."""
+
+
+TELLING = tuple(dict.fromkeys(name for row in KERNELS for name in row.symbols))
+"""The functions that tell the generations of the reclaim code apart."""
 
 
 RUNS_TDS = tuple(row for row in KERNELS if row.runs_tds)

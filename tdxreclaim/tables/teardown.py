@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from tdxreclaim.tables.seamcalls import Leaf
+if TYPE_CHECKING:
+    from tdxreclaim.tables.seamcalls import Leaf
 
 
 class Phase(StrEnum):
@@ -41,7 +42,11 @@ class Action(StrEnum):
     @property
     def leaf(self) -> Leaf | None:
         """The SEAMCALL leaf, None where the host acts without the module."""
-        return _LEAVES.get(self)
+        # Whoever decides about a host needs no leaf.
+        from tdxreclaim.tables.seamcalls import Leaf
+
+        name = _LEAVES.get(self)
+        return None if name is None else Leaf[name]
 
     @property
     def label(self) -> str:
@@ -56,15 +61,15 @@ class Action(StrEnum):
 
 
 _LEAVES = {
-    Action.BLOCK: Leaf.TDH_MEM_RANGE_BLOCK,
-    Action.TRACK: Leaf.TDH_MEM_TRACK,
-    Action.REMOVE: Leaf.TDH_MEM_PAGE_REMOVE,
-    Action.WBINVD: Leaf.TDH_PHYMEM_PAGE_WBINVD,
-    Action.RECLAIM: Leaf.TDH_PHYMEM_PAGE_RECLAIM,
-    Action.VP_FLUSH: Leaf.TDH_VP_FLUSH,
-    Action.VPFLUSHDONE: Leaf.TDH_MNG_VPFLUSHDONE,
-    Action.CACHE_WB: Leaf.TDH_PHYMEM_CACHE_WB,
-    Action.FREEID: Leaf.TDH_MNG_KEY_FREEID,
+    Action.BLOCK: "TDH_MEM_RANGE_BLOCK",
+    Action.TRACK: "TDH_MEM_TRACK",
+    Action.REMOVE: "TDH_MEM_PAGE_REMOVE",
+    Action.WBINVD: "TDH_PHYMEM_PAGE_WBINVD",
+    Action.RECLAIM: "TDH_PHYMEM_PAGE_RECLAIM",
+    Action.VP_FLUSH: "TDH_VP_FLUSH",
+    Action.VPFLUSHDONE: "TDH_MNG_VPFLUSHDONE",
+    Action.CACHE_WB: "TDH_PHYMEM_CACHE_WB",
+    Action.FREEID: "TDH_MNG_KEY_FREEID",
 }
 
 
@@ -73,13 +78,15 @@ class Function(NamedTuple):
 
     ``phase`` is the one phase that it alone tells in a stack, None where
     others call it too; ``action`` the step that its time is; ``traced``
-    whether a recipe records it (without a step: because it tells the kernel).
+    whether a recipe records it (without a step: because it tells the kernel);
+    ``unmaps`` that it is of phase A where something zaps pages above it.
     """
 
     name: str
     phase: Phase | None
     action: Action | None = None
     traced: bool = False
+    unmaps: bool = False
 
 
 def _step(name: str, phase: Phase | None, action: Action) -> Function:
@@ -116,6 +123,12 @@ COMMON_FUNCTIONS = (
     Function("__tdx_reclaim_page", Phase.CONTROL_PAGES),
     _step("tdh_phymem_page_reclaim", Phase.CONTROL_PAGES, Action.RECLAIM),
     _step("tdh_phymem_page_wbinvd_tdr", Phase.CONTROL_PAGES, Action.WBINVD),
+)
+
+
+# What takes guest pages out of KVM's page tables, ordinary guests' too.
+ZAPS = frozenset(
+    ("tdp_mmu_zap_leafs", "tdp_mmu_zap_root", "__tdp_mmu_zap_root", "kvm_tdp_mmu_unmap_gfn_range")
 )
 
 

@@ -17,7 +17,7 @@ from tdxreclaim.tables.findings.stuck import (
     STUCK_SYS_DISABLE,
 )
 from tdxreclaim.tables.kernels import RUNS_TDS
-from tdxreclaim.tables.teardown import Action, Phase
+from tdxreclaim.tables.teardown import ZAPS, Action, Phase
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.logs.stack import Stack
@@ -28,6 +28,9 @@ _FUNCTIONS = {function for row in RUNS_TDS for function in row.functions}
 
 # Functions that only one phase has.
 _PHASES = {each.name: each.phase for each in _FUNCTIONS if each.phase is not None}
+
+
+_UNMAPS = {each.name for each in _FUNCTIONS if each.unmaps}
 
 
 _KINDS = {
@@ -105,6 +108,10 @@ def attribute(stack: Stack) -> Attribution:
     for function in reversed(stack.frames):
         if function in _PHASES:
             return Attribution(_KINDS[_PHASES[function]], function)
+    if not ZAPS.isdisjoint(stack.frames):
+        unmaps = next((f for f in stack.frames if f in _UNMAPS), None)
+        if unmaps:
+            return Attribution(STUCK_GUEST_PAGES, unmaps)
     clears = next((f for f in stack.frames if f in _CLEARS), None)
     if clears:
         return Attribution(STUCK_GUEST_PAGES, clears)

@@ -200,7 +200,10 @@ def test_kernel(case: Case, run: RunTool, tmp_path: Path) -> None:
     (tmp_path / "boot").mkdir()
     shutil.copy(case.folder / case.id.rpartition("/")[2], proc / "kallsyms")
     shutil.copy(case.folder / "osrelease", proc / "sys" / "kernel" / "osrelease")
-    shutil.copy(GRANITE_RAPIDS, proc / "cpuinfo")
+    cpuinfo = GRANITE_RAPIDS.read_text()
+    if not facts["tdx_host_built_in"]:
+        cpuinfo = cpuinfo.replace(" tdx_host_platform", "")
+    (proc / "cpuinfo").write_text(cpuinfo)
     if (case.folder / "config").is_file():
         shutil.copy(case.folder / "config", tmp_path / "boot" / f"config-{facts['release']}")
 

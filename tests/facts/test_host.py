@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import tarfile
+from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,8 +16,9 @@ from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.evidence import ABSENT, NOT_KNOWN_OF_FAKED, NOT_NEEDED, Evidence, Fact, Origin
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import HostFacts, read_host
-from tdxreclaim.facts.kernel import Symbol
+from tdxreclaim.facts.kernel import Symbol, Symbols
 from tdxreclaim.facts.places import (
+    CONFIGS,
     CPUID,
     CPUINFO,
     IDENTITY,
@@ -30,6 +35,11 @@ from tdxreclaim.facts.places import (
 )
 from tdxreclaim.facts.sources.base import KERNEL_LOG, Files
 from tdxreclaim.facts.sources.live import PyCpuinfo
+from tdxreclaim.facts.sources.recognise import open_capture
+from tdxreclaim.facts.sources.tree import Tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = "boot/config-6.18.0"
 
@@ -67,7 +77,14 @@ WHOLE = {
 }
 
 # What is there in the end, of a host that is worth the look.
-TDX_FILES = {KALLSYMS, KVM_PARAMETER, MISC_CAPACITY, MODULE_VERSION, KERNEL_LOGS[0], CONFIG}
+TDX_FILES = {
+    KALLSYMS,
+    KVM_PARAMETER,
+    MISC_CAPACITY,
+    MODULE_VERSION,
+    KERNEL_LOGS[0],
+    CONFIG,
+}
 
 
 class Recording(Files):
@@ -132,9 +149,10 @@ class TestWhatIsRead:
             "log_enabled": True,
             "log_off": False,
             "log_ready": True,
+            "log_module": None,
             "log_kexec": None,
             "release": "6.18.0",
-            "symbols": (Symbol("T", "tdx_quirk_reset_page", None),),
+            "symbols": Symbols((Symbol("T", "tdx_quirk_reset_page", None),)),
             "config": True,
         }
         assert facts.notes == ()
@@ -552,3 +570,39 @@ class TestFaked:
             fake_cpu(fake_kernel(real, "6.17"), self.SPR),
         )
         assert replace(one, log_kexec=real.log_kexec) == replace(other, log_kexec=real.log_kexec)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("place", CONFIGS)
+def test_a_configuration_is_found_wherever_kernels_put_it(
+    place: str, packed: bool, tmp_path: Path
+) -> None:
+    files = {
+        "proc/cpuinfo": cpuinfo(flags="fpu movdir64b tdx_host_platform"),
+        "proc/sys/kernel/osrelease": "7.3.4+deb13-amd64\n",
+        place.format(release="7.3.4+deb13-amd64"): "# CONFIG_INTEL_TDX_HOST is not set\n",
+    }
+    for path, text in files.items():
+        file = tmp_path / "host" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        data = text.encode()
+        file.write_bytes(gzip.compress(data) if packed and text.startswith("#") else data)
+    with tarfile.open(tmp_path / "host.tar", "w") as tar:
+        tar.add(tmp_path / "host", ".")
+
+    for source in (Tree(str(tmp_path / "host")), open_capture(str(tmp_path / "host.tar")).source):
+        with closing(source):
+            facts = read_host(source)
+        assert facts.config.value is False
+        assert facts.config.evidence.observed == "CONFIG_INTEL_TDX_HOST is not set"
+
+
+def test_a_damaged_configuration_is_not_understood_and_another_place_is_looked_at() -> None:
+    files = {
+        "proc/cpuinfo": cpuinfo(flags="fpu movdir64b tdx_host_platform"),
+        "proc/sys/kernel/osrelease": "7.3.4\n",
+        "boot/config-7.3.4": "nothing",
+    }
+    assert "not understood" in read_host(Files(files)).config.evidence.observed
+    files["usr/lib/modules/7.3.4/config"] = "CONFIG_INTEL_TDX_HOST=y\n"
+    assert read_host(Files(files)).config.value is True

@@ -9,21 +9,29 @@ from hypothesis import strategies as st
 from tdxreclaim.facts.kernel import (
     TDX_SYMBOLS,
     Symbol,
+    Symbols,
     parse_capacity,
     parse_config,
     parse_release,
     parse_switch,
     parse_symbols,
+    whole_heading,
 )
+
+
+def found(text: str) -> tuple[Symbol, ...] | None:
+    symbols = parse_symbols(text)
+    return None if symbols is None else symbols.found
+
 
 FILLER = "0000000000000000 A fixed_percpu_data\n0000000000000000 T _stext\n"
 
 
 @pytest.mark.parametrize("address", ["0000000000000000", "ffffffff81234560", "c1234560"])
 def test_addresses_do_not_matter(address: str) -> None:
-    text = f"{FILLER}{address} t reset_tdx_pages\n{address} T tdx_quirk_reset_paddr\n"
-    assert parse_symbols(text) == (
-        Symbol("t", "reset_tdx_pages", None),
+    text = f"{FILLER}{address} t tdx_quirk_reset_page\n{address} T tdx_quirk_reset_paddr\n"
+    assert found(text) == (
+        Symbol("t", "tdx_quirk_reset_page", None),
         Symbol("T", "tdx_quirk_reset_paddr", None),
     )
 
@@ -33,7 +41,7 @@ def test_addresses_do_not_matter(address: str) -> None:
 )
 def test_what_a_compiler_hangs_on_a_name(suffix: str) -> None:
     text = f"{FILLER}0000000000000000 t tdx_clear_page{suffix}\t[kvm_intel]\n"
-    assert parse_symbols(text) == (Symbol("t", "tdx_clear_page", "kvm_intel"),)
+    assert found(text) == (Symbol("t", "tdx_clear_page", "kvm_intel"),)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +57,7 @@ def test_what_a_compiler_hangs_on_a_name(suffix: str) -> None:
     ],
 )
 def test_lookalikes(name: str) -> None:
-    assert parse_symbols(f"{FILLER}0000000000000000 t {name}\n") == ()
+    assert found(f"{FILLER}0000000000000000 t {name}\n") == ()
 
 
 @pytest.mark.parametrize(
@@ -67,32 +75,32 @@ def test_lookalikes(name: str) -> None:
     ids=["cut off", "extra", "type", "space", "comment", "address", "no address", "long"],
 )
 def test_a_line_that_is_none_of_the_kernels(line: str) -> None:
-    assert parse_symbols(FILLER + line) == ()
+    assert found(FILLER + line) == ()
 
 
 def test_the_same_symbol_twice_counts_once_and_modules_apart() -> None:
     line = "0000000000000000 t tdx_clear_page"
     text = f"{FILLER}{line}\t[kvm_intel]\n{line}\t[kvm_intel]\n{line}\t[other]\n{line}\n"
-    assert set(parse_symbols(text) or ()) == {
+    assert set(found(text) or ()) == {
         Symbol("t", "tdx_clear_page", module) for module in ("kvm_intel", "other", None)
     }
 
 
 def test_foreign_line_ends() -> None:
-    text = f"{FILLER}0000000000000000 t tdx_clear_page\t[kvm_intel]\n0000000000000000 t reset_tdx_pages\n"
+    text = f"{FILLER}0000000000000000 t tdx_clear_page\t[kvm_intel]\n0000000000000000 t tdx_quirk_reset_page\n"
     assert parse_symbols(text.replace("\n", "\r\n")) == parse_symbols(text)
-    assert len(parse_symbols(text) or ()) == 2
+    assert len(found(text) or ()) == 2
 
 
 def test_none_of_them_is_an_answer_and_no_kallsyms_is_none() -> None:
-    assert parse_symbols(FILLER) == ()
+    assert found(FILLER) == ()
     assert parse_symbols("") is None
     assert parse_symbols("kptr_restrict forbids it\n") is None
 
 
 def test_a_line_of_megabytes_is_not_gone_over_for_each_hit() -> None:
     # A test that hangs is how this fails.
-    assert parse_symbols(FILLER + " tdx_clear_page" * 200_000) == ()
+    assert found(FILLER + " tdx_clear_page" * 200_000) == ()
 
 
 @given(
@@ -101,7 +109,7 @@ def test_a_line_of_megabytes_is_not_gone_over_for_each_hit() -> None:
 def test_symbols_among_others(lines: list[tuple[str, str]]) -> None:
     text = FILLER + "".join(f"0000000000000000 {kind} {name}\n" for kind, name in lines)
     expected = {Symbol(kind, name, None) for kind, name in lines if name in TDX_SYMBOLS}
-    assert set(parse_symbols(text) or ()) == expected
+    assert set(found(text) or ()) == expected
 
 
 @pytest.mark.parametrize(
@@ -182,3 +190,50 @@ def test_capacity(text: str, value: int | None) -> None:
 )
 def test_switch(text: str, value: bool | None) -> None:
     assert parse_switch(text) is value
+
+
+def whole(*symbols: str) -> str:
+    lines = [f"0000000000000000 t f{number}" for number in range(20_000)]
+    named = [f"0000000000000000 {symbol}" for symbol in ("T _stext", *symbols, "T _einittext")]
+    return "\n".join([named[0], *lines, *named[1:], ""])
+
+
+def test_a_list_is_whole_from_the_code_to_the_init_code_and_to_its_last_newline() -> None:
+    text = whole()
+    assert parse_symbols(text) == Symbols((), seamcalls=False, whole=True)
+    for part in (
+        text[:-1],
+        text.replace("T _einittext", "T other"),
+        text.replace("T _stext", "T other"),
+        text[: len(text) // 2] + "T _einittext\n",
+        FILLER,
+    ):
+        symbols = parse_symbols(part)
+        assert symbols is not None
+        assert not symbols.whole
+
+
+@pytest.mark.parametrize(
+    ("symbol", "seamcalls"),
+    [
+        ("T __seamcall", True),
+        ("T tdh_vp_enter", True),
+        ("t tdh_phymem_page_wbinvd_hkid.cold", True),
+        ("t handle_tdx_instruction", False),
+        ("T tdx_hypercall", False),
+        ("T __tdh_x", False),
+        ("r __ksymtab___seamcall", False),
+    ],
+)
+def test_seamcalls_are_seen_whatever_their_leaf(symbol: str, seamcalls: bool) -> None:
+    symbols = parse_symbols(whole(symbol))
+    assert symbols is not None
+    assert symbols.seamcalls is seamcalls
+
+
+def test_a_filtered_list_says_that_it_was_whole() -> None:
+    text = whole("T __seamcall")
+    kept = f"{whole_heading(text)}0000000000000000 T _stext\n0000000000000000 T __seamcall\n"
+    assert parse_symbols(kept) == parse_symbols(text)
+    assert whole_heading(kept) == whole_heading(text)
+    assert whole_heading(FILLER) == ""

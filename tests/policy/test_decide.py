@@ -15,17 +15,17 @@ from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.evidence import Coverage, Evidence, Fact, Gap, Origin, Part
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import read_host
-from tdxreclaim.facts.kernel import Symbol
+from tdxreclaim.facts.kernel import Symbol, Symbols
 from tdxreclaim.facts.sources.base import Files
 from tdxreclaim.policy.decide import VERDICT_RULES, decide
 from tdxreclaim.policy.kernel import IMAGE_RULES, KERNEL_RULES
-from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
+from tdxreclaim.policy.model import Decision, HostState, KernelRule, Posture, Silicon, Verdict
 from tdxreclaim.policy.state import STATE_RULES
 from tdxreclaim.tables.cpus import CPUS, Vfm
 from tdxreclaim.tables.errata import ERRATA, Erratum
 from tdxreclaim.tables.kernels import KERNELS as KERNEL_ROWS
 from tdxreclaim.tables.kernels import Clearing, Kexec, Version
-from tdxreclaim.tables.sources import Citation
+from tdxreclaim.tables.sources import Certainty, Citation
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts
@@ -54,6 +54,9 @@ def cpuinfo(
     return "\n".join(["processor\t: 0", *lines, "bogomips\t: 4000.00", "", ""])
 
 
+MODULE_LOG = "[    1.000000] virt/tdx: Module version: {}\n"
+
+
 def host(*texts: str, **files: str) -> HostFacts:
     paths = {
         "release": "proc/sys/kernel/osrelease",
@@ -65,7 +68,9 @@ def host(*texts: str, **files: str) -> HostFacts:
         "config": "boot/config-" + files.get("release", ""),
     }
     found = {paths[name]: text for name, text in files.items()}
-    return read_host(Files({"proc/cpuinfo": "".join(texts), **found}))
+    if texts:
+        found["proc/cpuinfo"] = "".join(texts)
+    return read_host(Files(found))
 
 
 def faked(**parts: int | str) -> HostFacts:
@@ -119,6 +124,12 @@ VERDICTS = [
         REQUIRED,
         "tdx_pw_mce",
         id="SPR-root-partition",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags=ACTIVE, bugs="seamret_invd_vmcs")),
+        NOT_REQUIRED,
+        "no-erratum",
+        id="GNR-with-another-bug",
     ),
     pytest.param(
         host(cpuinfo(model=0xAD, bugs="tdx_pw_mce_like")),
@@ -184,6 +195,45 @@ VERDICTS = [
         "cpu-unlisted",
         id="two-unlisted-one-untold",
     ),
+    # What the version of the TDX module tells of its platform.
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags=ACTIVE), version="1.5.24\n"),
+        UNDETERMINED,
+        "module-contradicts",
+        id="GNR-with-a-module-of-SPR",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags=ACTIVE), version="2.0.08\n"),
+        NOT_REQUIRED,
+        "no-erratum",
+        id="GNR-with-its-module",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xAD, flags=ACTIVE), version="2.0.99\n"),
+        NOT_REQUIRED,
+        "no-erratum",
+        id="GNR-with-a-module-that-is-not-listed",
+    ),
+    pytest.param(
+        host(cpuinfo(model=0xDD, flags=ACTIVE), log=MODULE_LOG.format("2.0.16")),
+        UNDETERMINED,
+        "module-contradicts",
+        id="CWF-with-a-module-that-is-too-old",
+    ),
+    pytest.param(
+        host(cpuinfo(flags=ACTIVE), version="1.5.25\n"),
+        REQUIRED,
+        "tdx_pw_mce",
+        id="SPR-with-a-module-of-SRF",
+    ),
+    pytest.param(
+        fake_cpu(
+            host(cpuinfo(flags=ACTIVE), version="1.5.24\n"), FakedCpu("--cpu", INTEL, 6, 0xAD)
+        ),
+        NOT_REQUIRED,
+        "no-erratum",
+        id="faked-GNR-over-a-host-with-a-module-of-SPR",
+    ),
     # Not knowing.
     pytest.param(nothing_known(), UNDETERMINED, "cpu-unknown", id="nothing"),
     pytest.param(host(cpuinfo(model="unknown")), UNDETERMINED, "cpu-unknown", id="model-not-told"),
@@ -243,6 +293,25 @@ def test_the_kernel_flag_is_said_where_it_agrees_and_where_it_is_not_set() -> No
 
     assert weighed(SPR) == "the kernel has set tdx_pw_mce, and the table agrees"
     assert "alone proves nothing" in weighed(cpuinfo(flags=ACTIVE))
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("1.5.24", "Sapphire Rapids or Emerald Rapids, which have tdx_pw_mce"),
+        ("1.5.28", "of which some have tdx_pw_mce"),
+        ("2.0.18", "Clearwater Forest, which no erratum lists"),
+    ],
+)
+def test_the_tdx_module_tells_of_a_cpu_that_was_not_read(version: str, words: str) -> None:
+    # A clue, and no identity: it decides nothing.
+    for facts in (
+        host(release="7.3.4", version=f"{version}\n"),
+        host(release="7.3.4", log=MODULE_LOG.format(version)),
+    ):
+        decision = decide(facts)
+        assert (decision.verdict, decision.rule) == (UNDETERMINED, "cpu-unknown")
+        assert words in decision.because
 
 
 def test_every_verdict_rule_has_a_row() -> None:
@@ -346,7 +415,15 @@ def kallsyms(*symbols: str) -> str:
     return "\n".join([*lines, ""])
 
 
-OLD = kallsyms("t reset_tdx_pages", "t tdx_clear_page\t[kvm_intel]")
+CORE = ("T tdx_guest_keyid_alloc", "T tdh_phymem_page_reclaim")
+
+
+def whole_kallsyms(*symbols: str) -> str:
+    filler = [f"t f{number}" for number in range(20_000)]
+    return kallsyms("T _stext", *filler, *symbols, "T _einittext", "t g [kvm]")
+
+
+OLD = kallsyms(*CORE, "t tdx_clear_page\t[kvm_intel]")
 NEW = kallsyms("t tdx_quirk_reset_paddr", "T tdx_quirk_reset_page")
 NEWEST = kallsyms("T tdx_quirk_reset_paddr", "t tdx_sys_disable")
 GNR = cpuinfo(model=0xAD, flags=ACTIVE)
@@ -361,32 +438,40 @@ KERNELS = [
         id="suffix",
     ),
     pytest.param(
-        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.12.3"},
-        Clearing.NO_TDX_HOST,
-        "release-listed",
-        id="old-core-without-kvm",
-    ),
-    pytest.param(
-        {
-            "kallsyms": kallsyms("t reset_tdx_pages"),
-            "release": "6.8.0-1004-intel",
-            "parameter": "Y\n",
-        },
+        {"kallsyms": kallsyms(*CORE), "release": "6.17.0-5-generic"},
         Clearing.ALWAYS,
         "symbols-clear-always",
-        id="old-core-of-a-distribution-with-TDX-in-KVM",
+        id="kvm_intel-not-loaded",
     ),
     pytest.param(
-        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.8.0-55.el10"},
+        {"kallsyms": kallsyms("T tdh_phymem_page_reclaim"), "release": "6.17.0-5-generic"},
         Clearing.UNKNOWN,
         "release-not-upstream",
-        id="old-core-of-a-distribution-without-a-sign-of-it",
+        id="filtered-to-the-seamcalls",
     ),
     pytest.param(
-        {"kallsyms": kallsyms("t reset_tdx_pages"), "release": "6.17.2"},
-        Clearing.ALWAYS,
-        "symbols-clear-always",
-        id="old-core-upstream",
+        {"kallsyms": whole_kallsyms(), "release": "6.17.0-5-generic"},
+        Clearing.NO_TDX_HOST,
+        "symbols-no-tdx-host",
+        id="whole-list-without-seamcalls",
+    ),
+    pytest.param(
+        {"kallsyms": whole_kallsyms()[:-1], "release": "6.17.0-5-generic"},
+        Clearing.UNKNOWN,
+        "release-not-upstream",
+        id="cut-list-without-seamcalls",
+    ),
+    pytest.param(
+        {"kallsyms": whole_kallsyms(), "release": "6.17.0-5-generic", "parameter": "Y\n"},
+        Clearing.UNKNOWN,
+        "release-not-upstream",
+        id="whole-list-that-KVM-belies",
+    ),
+    pytest.param(
+        {"kallsyms": whole_kallsyms("T __seamcall"), "release": "6.12.3"},
+        Clearing.NO_TDX_HOST,
+        "release-listed",
+        id="core-without-kvm",
     ),
     pytest.param({"kallsyms": NEW}, Clearing.ON_ERRATUM, "symbols-clear-on-erratum", id="new"),
     pytest.param({"kallsyms": NEWEST}, Clearing.ON_ERRATUM, "symbols-clear-on-erratum", id="7.2"),
@@ -435,6 +520,40 @@ KERNELS = [
     pytest.param({"release": "6.18.0-rc1"}, Clearing.ON_ERRATUM, "release-listed", id="6.18-rc1"),
     pytest.param({"release": "7.1.5"}, Clearing.ON_ERRATUM, "release-listed", id="7.1"),
     pytest.param({"release": "7.2"}, Clearing.ON_ERRATUM, "release-listed", id="7.2-release"),
+    pytest.param({"release": "7.3.4"}, Clearing.ON_ERRATUM, "release-listed", id="7.3"),
+    pytest.param(
+        {"release": "7.4.1", "kallsyms": NEWEST},
+        Clearing.ON_ERRATUM,
+        "symbols-clear-on-erratum",
+        id="newer-whose-symbols-fit",
+    ),
+    pytest.param(
+        {"release": "7.3.4+deb13-cloud-amd64"},
+        Clearing.UNKNOWN,
+        "release-not-upstream",
+        id="debian-belied-by-tdx_host_platform",
+    ),
+    pytest.param(
+        {"release": "6.17.7-300.fc43.x86_64"}, Clearing.ALWAYS, "distribution-listed", id="fedora"
+    ),
+    pytest.param(
+        {"release": "6.18.4-200.fc43.x86_64"},
+        Clearing.ON_ERRATUM,
+        "distribution-listed",
+        id="fedora-6.18",
+    ),
+    pytest.param(
+        {"release": "6.17.7-ba28.fc43.x86_64"},
+        Clearing.UNKNOWN,
+        "release-not-upstream",
+        id="not-fedora's",
+    ),
+    pytest.param(
+        {"release": "6.17.7-300.fc43.x86_64", "kallsyms": NEW},
+        Clearing.ON_ERRATUM,
+        "symbols-clear-on-erratum",
+        id="symbols-over-distribution",
+    ),
     pytest.param(
         {"release": f"{NEWER}.0"}, Clearing.UNKNOWN, "release-newer-than-table", id="newer"
     ),
@@ -661,6 +780,121 @@ def test_a_backported_name_without_the_check_is_possible_in_a_distribution_alone
     assert not _warned(host(GNR, kallsyms=NEW, release="6.18.2"), "code tells")
 
 
+DEBIAN = [
+    "6.12.118+deb13-amd64",
+    "7.3.4+deb13-amd64",
+    "6.12.118+deb13-rt-amd64",
+    "7.2.13-cloud-amd64",
+    "6.1.0-56-amd64",
+    "6.1.0-0.deb11.7-amd64",
+]
+
+
+@pytest.mark.parametrize("release", DEBIAN)
+def test_debian_is_no_tdx_host_for_posture_and_advice_alone(release: str) -> None:
+    # Nothing told of the host but CPU and release.
+    def of(model: int, name: str) -> Decision:
+        return decide(fake_kernel(faked(vendor=INTEL, family=6, model=model), name))
+
+    for model, verdict in ((0xAD, NOT_REQUIRED), (0x8F, REQUIRED), (0x9A, UNDETERMINED)):
+        decision = of(model, release)
+        assert decision.verdict is verdict
+        assert decision.kernel.rule is KernelRule.DISTRIBUTION_LISTED
+        assert decision.kernel.clearing is Clearing.NO_TDX_HOST
+        assert decision.kernel.certainty is Certainty.INFERRED
+        assert decision.host.state is HostState.UNKNOWN
+    assert of(0xAD, release).posture is Posture.IDLE
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        {"config": "CONFIG_INTEL_TDX_HOST=y\n"},
+        {"kallsyms": kallsyms("T __seamcall")},
+        {"parameter": "Y\n"},
+        {"version": "1.5.24\n"},
+        {"log": "[    1.000000] virt/tdx: BIOS enabled: private KeyID range [64, 128)\n"},
+    ],
+)
+def test_debians_form_is_never_over_what_the_host_shows(evidence: dict[str, str]) -> None:
+    # What would tell is looked at only where TDX may be on.
+    untold = cpuinfo(model=0xAD, flags=None)
+    release = "7.3.4+deb13-amd64"
+    assert decide(host(untold, release=release)).kernel.clearing is Clearing.NO_TDX_HOST
+    assert decide(host(untold, release=release, **evidence)).kernel.clearing is Clearing.UNKNOWN
+
+
+def test_symbols_tell_the_row_whose_teardown_a_kernel_has() -> None:
+    def row(release: str, *symbols: str) -> str | None:
+        found = decide(host(GNR, release=release, kallsyms=kallsyms(*symbols))).kernel.row
+        return None if found is None else str(found.first)
+
+    paddr, page = "t tdx_quirk_reset_paddr", "T tdx_quirk_reset_page"
+    assert row("6.18.2", paddr, page) == "6.18"
+    assert row("6.18.2-acme", paddr, page) == "6.18"
+    assert row("7.0.0-31-generic", paddr, page) == "6.19"
+    # Of two that fit the one that hands failed pages back.
+    assert row("acme", paddr, page) == "6.19"
+    assert row("acme", paddr) == "6.19"
+    assert (
+        row("acme", paddr.upper().replace("TDX_QUIRK_RESET_PADDR", "tdx_quirk_reset_paddr"))
+        == "7.2"
+    )
+    assert row("6.12.0-55.el10", page, paddr) == "6.19"
+    assert row("acme", "t tdx_clear_page") == "6.16"
+    assert row("acme", *CORE) == "6.16"
+    assert row("7.4.0", "T tdx_quirk_reset_paddr", "T tdx_sys_disable") == "7.2"
+    assert row("7.4.0", page, paddr) == "6.19"
+    assert row("acme") is None
+
+
+def test_rows_that_differ_in_kexec_or_in_failed_pages_are_said() -> None:
+    page = kallsyms("T tdx_quirk_reset_page", "t tdx_quirk_reset_paddr")
+    decision = decide(host(SPR, release="acme", kallsyms=page))
+    assert [str(row.first) for row in decision.kernel.rows] == ["6.18", "6.19"]
+    assert decision.kernel.kexec is Kexec.REFUSED
+    assumed = set_scene(decision, packages=1).assumed
+    assert any("6.18 or 6.19 to 7.1" in each for each in assumed)
+    told = set_scene(decide(host(SPR, release="6.18.2", kallsyms=page)), packages=1).assumed
+    assert not any("which differ in it" in each for each in told)
+    # As files of a kernel give it, that name no release.
+    either = kallsyms("T tdx_quirk_reset_paddr", "T tdx_clear_page")
+    assert decide(host(SPR, release="acme", kallsyms=either)).kernel.rows == ()
+
+
+def test_a_newer_release_is_judged_by_its_symbols_and_said_to_be_newer() -> None:
+    newer = decide(host(SPR, release="7.4.1", kallsyms=NEWEST))
+    assert (newer.kernel.kexec, newer.kernel.certainty) == (
+        Kexec.AFTER_DISABLE,
+        Certainty.INFERRED,
+    )
+    assert "newer" in newer.kernel.kexec_because
+    assert any("7.4.1 is newer than what is known here (7.3)" in each for each in newer.warnings)
+    assert not _warned(host(SPR, release="7.3.4", kallsyms=NEWEST), "newer")
+    without = decide(host(SPR, release="7.4.1"))
+    assert without.kernel.clearing is Clearing.UNKNOWN
+    assert without.kernel.row is None
+
+
+def test_a_module_without_the_leaf_is_said_where_kexec_depends_on_it() -> None:
+    old = decide(host(SPR, release="7.3.4", log=MODULE_LOG.format("1.5.01")))
+    assert "1.5.01 has no TDH.SYS.DISABLE" in old.advice[-1]
+    new = decide(host(SPR, release="7.3.4", log=MODULE_LOG.format("1.5.28")))
+    assert "find out whether" in new.advice[-1]
+    assert new.host.module_version == "1.5.28"
+
+
+def test_the_kexec_line_proves_no_skip() -> None:
+    log = "[    9.000000] kexec: Not allowed on platform with tdx_pw_mce bug\n"
+    fedora = decide(host(SPR, release="6.17.7-300.fc43.x86_64", log=log))
+    assert fedora.kernel.clearing is Clearing.ALWAYS
+    assert fedora.kernel.kexec is Kexec.REFUSED
+    assert fedora.kernel.row is not None
+    assert fedora.kernel.row.first == (6, 16)
+    unnamed = decide(host(SPR, log=log))
+    assert unnamed.kernel.clearing is Clearing.UNKNOWN
+
+
 def test_a_release_that_its_symbols_belie_is_a_warning() -> None:
     assert _warned(host(GNR, kallsyms=OLD, release="6.18.2"), "code is believed")
     assert not _warned(host(GNR, kallsyms=OLD, release="6.17.2"), "code is believed")
@@ -784,7 +1018,7 @@ _symbols = st.none() | st.lists(
         st.none(),
     ),
     max_size=2,
-).map(tuple)
+).map(lambda found: Symbols(tuple(found)))
 
 
 @st.composite

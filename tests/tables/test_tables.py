@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -17,7 +18,8 @@ from tdxreclaim.facts.cpu import encode_signature
 from tdxreclaim.facts.kernel import TDX_SYMBOLS
 from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.cpus import CPUS, INTEL, OTHER_VENDORS, find_cpu, find_cpu_by_name
-from tdxreclaim.tables.errata import ERRATA
+from tdxreclaim.tables.distributions import DISTRIBUTIONS, find_distribution
+from tdxreclaim.tables.errata import ERRATA, OTHER_BUGS
 from tdxreclaim.tables.kernels import (
     KERNELS,
     RUNS_TDS,
@@ -26,6 +28,7 @@ from tdxreclaim.tables.kernels import (
     find_kernel,
     upstream_version,
 )
+from tdxreclaim.tables.modules import MODULES, find_module, platforms_of
 from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action, Phase
 
@@ -88,7 +91,33 @@ def test_a_row_that_clears_by_the_erratum_cites_the_commit() -> None:
 
 
 def test_symbols_of_the_table_are_the_ones_that_are_read() -> None:
-    assert {name for row in KERNELS for name in row.symbols} == set(TDX_SYMBOLS)
+    assert {name for row in KERNELS for name in row.symbols} < set(TDX_SYMBOLS)
+
+
+def test_a_distribution_is_known_by_its_whole_release_within_the_series_that_were_read() -> None:
+    for each in DISTRIBUTIONS:
+        assert each.citations
+        assert each.first <= each.last
+        re.compile(each.form)
+    for release, name in (
+        ("6.12.118+deb13-amd64", "Debian"),
+        ("7.3.4+deb14-amd64", "Debian"),
+        ("7.4.1+deb14-amd64", None),
+        ("6.12.118+deb13-arm64", None),
+        ("6.12.118-amd64-custom", None),
+        ("6.17.7-300.fc43.x86_64", "Fedora"),
+        ("7.2.0-300.fc45.x86_64", "Fedora"),
+        ("7.3.0-300.fc45.x86_64", None),
+        ("6.15.0-0.rc2.22.eln147.x86_64", "Fedora ELN"),
+        ("6.8.0-1010-intel", "Ubuntu (canonical/tdx)"),
+        ("6.8.0-55-generic", None),
+        ("6.6.134.1-2.azl3", "Azure Linux"),
+        ("5.14.0-611.5.1.el9_7.x86_64", "RHEL 9"),
+        ("7.3.4", None),
+        ("", None),
+    ):
+        found = find_distribution(release)
+        assert (found and found.name) == name, release
 
 
 @pytest.mark.parametrize(
@@ -160,7 +189,7 @@ def test_every_way_to_fake_a_cpu_means_the_same(cpu: CpuModel) -> None:
         f"0X{signature:08X}",
     ):
         faked = parse_cpu(text)
-        assert (faked.vendor, faked.family, faked.model) == cpu.vfm, text
+        assert (faked.vendor or INTEL, faked.family, faked.model) == cpu.vfm, text
 
 
 @pytest.mark.parametrize(
@@ -220,6 +249,8 @@ def test_errata_json_has_every_row_and_fits_its_schema(run: RunTool) -> None:
         ("INTEL_GRANITERAPIDS_X", 0, 1, 0),
         ("6.17", 0, 0, 1),
         ("7.1.5", 0, 0, 1),
+        ("2.0.18", 0, 0, 0),
+        ("seamret_invd_vmcs", 0, 0, 0),
     ],
 )
 def test_errata_of_a_name(name: str, errata: int, cpus: int, kernels: int, run: RunTool) -> None:
@@ -228,6 +259,70 @@ def test_errata_of_a_name(name: str, errata: int, cpus: int, kernels: int, run: 
 
     assert rows == [errata, cpus, kernels]
     assert run("errata", name).out
+
+
+def test_module_rows_fit_their_branch_and_their_cpus() -> None:
+    assert len({row.version for row in MODULES}) == len(MODULES)
+    assert len({row.build for row in MODULES if row.build}) == sum(1 for r in MODULES if r.build)
+    affected = {vfm for erratum in ERRATA for vfm in erratum.affected}
+    for row in MODULES:
+        for vfm in row.platforms:
+            cpu = find_cpu(vfm)
+            assert cpu is not None
+            assert cpu.tdx is Certainty.VERIFIED
+        # No branch but 1.5 has a platform that the erratum is on.
+        assert row.version.startswith("1.5") or affected.isdisjoint(row.platforms)
+
+
+@pytest.mark.parametrize(
+    ("version", "row", "short"),
+    [
+        ("1.5.24", "1.5.24", ("spr", "emr")),
+        ("1.5.05.46", "1.5.05", ("spr", "emr", "srf")),
+        ("1.5.5", "1.5.05", ("spr", "emr", "srf")),
+        ("2.0.08.00", "2.0.08", ("gnr", "gnrd")),
+        ("1.5 (build 698, 20240129)", "1.5.05", ("spr", "emr", "srf")),
+        ("1.5 (build 1, 20240129)", None, ("spr", "emr", "srf")),
+        ("1.5", None, ("spr", "emr", "srf")),
+        ("1.5.34", "1.5.34", ("spr", "emr", "srf")),
+        ("2.0.99", None, ("gnr", "gnrd", "cwf")),
+        ("3.0.01", None, ()),
+        ("1.0 (build 457, 20230206)", "1.0", ()),
+        ("nonsense", None, ()),
+        ("", None, ()),
+    ],
+)
+def test_module_of_a_version(version: str, row: str | None, short: tuple[str, ...]) -> None:
+    found = find_module(version)
+    assert (found and found.version) == row
+    names = [cpu.short[0] for vfm in platforms_of(version) if (cpu := find_cpu(vfm))]
+    assert tuple(names) == short
+
+
+def test_a_signature_names_no_vendor(run: RunTool) -> None:
+    amd = run("check", "--cpu", "0x00A10F11", "--vendor", "AuthenticAMD", "--format", "json")
+    assert (amd.status, amd.err) == (12, "")
+    (processor,) = json.loads(amd.out)["silicon"]["processors"]
+    assert (processor["vendor"], processor["family"], processor["model"]) == (
+        "AuthenticAMD",
+        25,
+        17,
+    )
+    alone = run("check", "--cpu", "0x806F8")
+    assert alone.status == 10
+    assert alone.err == (
+        "tdxreclaim: --cpu: a CPUID signature names no vendor: GenuineIntel is assumed "
+        "(--vendor names another)\n"
+    )
+    for cpu in ("spr", "GenuineIntel/6/0x8f", "6/0x8f", "06-8f-08"):
+        refused = run("check", "--cpu", cpu, "--vendor", "AuthenticAMD")
+        assert (refused.status, refused.out) == (2, "")
+
+
+def test_another_bug_is_never_taken_for_the_erratum() -> None:
+    words = {bug.word for bug in OTHER_BUGS}
+    assert words == {"seamret_invd_vmcs"}
+    assert words.isdisjoint(erratum.flag for erratum in ERRATA)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "99.1", "tdx_pw"])

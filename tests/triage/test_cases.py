@@ -243,7 +243,9 @@ def test_the_report_of_canonicals_script_is_read(run: RunTool, tmp_path: Path) -
     ran = run("triage", "--from", "report.md", "-f", "json", cwd=tmp_path)
 
     assert json.loads(ran.out)["host"]["kernel"] == "6.8.0-1004-intel"
-    assert {"module-not-loaded", "kernel-unknown"} <= set(ids(ran))
+    assert "module-not-loaded" in ids(ran)
+    # Canonical's tree of 2024 is known by the form of its release.
+    assert "kernel-unknown" not in ids(ran)
 
 
 def test_two_archives_with_the_same_names_in_them_are_kept_apart(

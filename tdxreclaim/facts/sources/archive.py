@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts.evidence import Gap, Origin, flat
-from tdxreclaim.facts.places import IDENTITY
+from tdxreclaim.facts.places import IDENTITY, is_config
 from tdxreclaim.facts.sources.base import TEXT_LIMIT_BYTES, decode, too_long
 from tdxreclaim.facts.sources.tar import _Member, _Tar
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS
@@ -181,14 +181,9 @@ class Archive:
         # "a/./b" is unpacked as "a/b", and so is "a//b".
         parts = [part for part in name.split("/") if part not in ("", ".")]
         name = "" if ".." in parts else "/".join(parts)
-        if name in self._wanted or self._is_config(name):
+        if name in self._wanted or is_config(name):
             return "", name
         folder, _, rest = name.partition("/")
-        if rest in self._wanted or self._is_config(rest):
+        if rest in self._wanted or is_config(rest):
             return folder, rest
         return "", None
-
-    @staticmethod
-    def _is_config(path: str) -> bool:
-        # Its name has the kernel release in it, which may come later.
-        return path.startswith("boot/config-")

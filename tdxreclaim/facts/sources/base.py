@@ -78,9 +78,30 @@ def decode(data: bytes) -> str:
     """Return the text in *data*; bytes that are not UTF-8 come as U+FFFD.
 
     Zeros at the end are no text: tar fills files of /sys, which are shorter
-    than they say, with them.
+    than they say, with them.  What is packed by gzip is unpacked.
     """
+    if data.startswith(_GZIP):
+        data = _gunzip(data)
     return data.rstrip(b"\0").decode("utf-8", "replace")
+
+
+# /proc/config.gz.
+_GZIP = b"\x1f\x8b\x08"
+
+
+_LONGEST_GUNZIPPED = 16 << 20
+
+
+def _gunzip(data: bytes) -> bytes:
+    """Return what *data* unpacks to, as it is if it does not or if that has no end."""
+    import zlib
+
+    try:
+        unpacker = zlib.decompressobj(wbits=31)
+        unpacked = unpacker.decompress(data, _LONGEST_GUNZIPPED)
+    except zlib.error:
+        return data
+    return unpacked if unpacker.eof else data
 
 
 def _why(error: OSError) -> str:

@@ -97,6 +97,14 @@ def _errata() -> Iterator[Topic]:
         yield Topic(erratum.id, "erratum", lines, tuple(map(str, erratum.citations)))
 
 
+def _other_bugs() -> Iterator[Topic]:
+    from tdxreclaim.tables.errata import OTHER_BUGS
+
+    for bug in OTHER_BUGS:
+        lines = (("means", bug.summary), ("instead", f"no erratum about clearing: {bug.instead}"))
+        yield Topic(bug.word, "word under bugs", lines, (str(bug.citation),))
+
+
 def _findings() -> Iterator[Topic]:
     from tdxreclaim.tables.findings import CATALOGUE
 
@@ -140,7 +148,7 @@ def _statuses() -> Iterator[Topic]:
 
 
 _PROVIDERS: tuple[Callable[[], Iterator[Topic]], ...] = (
-    *(_words, _errata, _findings),
+    *(_words, _errata, _other_bugs, _findings),
     *(_steps, _scenarios, _calibrations, _statuses),
 )
 
