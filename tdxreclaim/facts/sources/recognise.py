@@ -163,8 +163,9 @@ _CONTROL = re.compile(r"\x1b\[[\d;]{0,20}[A-Za-z]|\x00")
 _IN_DRESS = re.compile(
     r"vendor[_ ]id\W{1,40}(?:data\W{1,9})?(?:genuine|authentic|hygon|centaur)"
     r"|\bcpu family\W{1,40}(?:data\W{1,9})?\d|\bmodel\W{1,9}data\W{1,9}\d"
-    r"|\bprocessor\s*[:=]\s*\d|\bmodel\s*=\s*(?:0x)?\d|\blscpu\W{1,8}\[",
-    re.IGNORECASE,
+    r"|\bprocessor\s*[:=]\s*\d|\bmodel\s*=\s*(?:0x)?\d|\blscpu\W{1,8}\["
+    r"|^\W{0,8}(?:model|stepping|architecture|cpu\(s\))\s*[:=]\s*(?:x86|i\d86|\d)",
+    re.IGNORECASE | re.MULTILINE,
 )
 
 
