@@ -94,6 +94,11 @@ class GapList:
             self._more += 1
 
     @property
+    def count(self) -> int:
+        """How many gaps there are; a longer one is not another."""
+        return len(self._found) + self._more
+
+    @property
     def found(self) -> tuple[Gap, ...]:
         """The gaps; the place is ``line 12``, ``lines 12 to 30`` or empty."""
         gaps = [Gap(_lines(first, last), why, self._part) for first, last, why in self._found]

@@ -190,12 +190,20 @@ class _Blocks:
         if key in _WORD_LINES:
             self._words = f"{key}:{value}"
         elif key == "processor":
-            order = parse_number(value, _LONGEST_PROCESSOR)
-            if order is None:
-                self.gaps.add(number, "a processor without a number")
-            elif order <= self._last:
-                self.gaps.add(number, f"processor {order} again: several captures in one text?")
-            self._last = -1 if order is None else order
+            self._number(number, parse_number(value, _LONGEST_PROCESSOR))
+
+    def _number(self, number: int, order: int | None) -> None:
+        if order is None:
+            self.gaps.add(number, "a processor without a number")
+        elif order <= self._last:
+            self.gaps.add(number, f"processor {order} again: several captures in one text?")
+        self._last = -1 if order is None else order
+
+    def again(self, number: int, values: dict[str, str], order: int) -> None:
+        """Take a processor from line *number* on that is like an earlier one with *values*."""
+        self._number(number, order)
+        self._values = {**values, "processor": str(order)}
+        self.end()
 
     def _classify(self, number: int, line: str) -> tuple[str, str]:
         pair = _split_line(line)
@@ -226,6 +234,45 @@ class _Blocks:
         self._first = self._words = ""
 
 
+# What differs from one processor of a kind to the next, and its number.
+_VARIES = re.compile(
+    r"^(?:processor|cpu MHz|physical id|core id|apicid|initial apicid)\s*: [\d.]{1,20}$",
+    re.MULTILINE,
+)
+_BEGINS = re.compile(r"processor\s*: (\d{1,6})\n")
+_LONGEST_BLOCK = 1 << 16
+_MOST_KINDS = 64
+
+
+def _take_all(text: str, blocks: _Blocks) -> int:
+    """Take *text* processor by processor, and return how many lines it has.
+
+    Processors of a kind differ in a few numbers; one that is like another whose
+    every line was understood is not taken apart again.
+    """
+    known: dict[str, tuple[dict[str, str], int]] = {}
+    number = at = 0
+    while at < len(text):
+        end = text.find("\n\n", at)
+        stop = len(text) if end < 0 else end + 2
+        begins = _BEGINS.match(text, at) if 0 <= end < at + _LONGEST_BLOCK else None
+        kind = _VARIES.sub("", text[at:stop]) if begins else ""
+        alike = known.get(kind) if begins else None
+        if begins and alike:
+            blocks.again(number + 1, alike[0], int(begins[1]))
+            number += alike[1]
+        else:
+            before = (len(blocks.parsed), blocks.gaps.count, number)
+            for line in _lines(text[at:stop]):
+                number += 1
+                blocks.take(number, line)
+            understood = (len(blocks.parsed), blocks.gaps.count) == (before[0] + 1, before[1])
+            if begins and understood and len(known) < _MOST_KINDS:
+                known[kind] = (blocks.parsed[-1], number - before[2])
+        at = stop
+    return number
+
+
 def parse_cpuinfo(text: str) -> CpuReading:
     """Return the census of every processor in a /proc/cpuinfo text.
 
@@ -246,9 +293,7 @@ def parse_cpuinfo(text: str) -> CpuReading:
         text, cut = _drop_unfinished(text)
 
     blocks = _Blocks()
-    number = 0
-    for number, line in enumerate(_lines(text), start=1):
-        blocks.take(number, line)
+    number = _take_all(text, blocks)
     blocks.end()
     notes: list[str] = []
     if cut:

@@ -365,3 +365,26 @@ def test_an_end_inside_the_word_processor_is_a_gap(at: int) -> None:
 def test_a_prompt_and_a_comment_are_no_gap() -> None:
     text = "user@host:~$ cat /proc/cpuinfo\n# taken today\n" + block(0)
     assert not parse_cpuinfo(text).gaps
+
+
+BLOCK = (
+    "processor\t: {n}\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: {model}\n"
+    "stepping\t: 1\ncore id\t\t: {n}\nflags\t\t: fpu movdir64b\nbugs\t\t: spectre_v1\n"
+    "bogomips\t: 4000.00\n\n"
+)
+
+
+@pytest.mark.parametrize("at", [0, 1, 3, 511])
+def test_a_processor_among_many_alike_is_seen_wherever_it_stands(at: int) -> None:
+    blocks = [BLOCK.format(n=n, model=173) for n in range(512)]
+    blocks[at] = BLOCK.format(n=at, model=143)
+    sizes = {group.model: group.size for group in parse_cpuinfo("".join(blocks)).groups}
+    assert sizes == {173: 511, 143: 1}
+
+
+def test_lines_of_many_alike_are_counted() -> None:
+    text = "".join(BLOCK.format(n=n, model=173) for n in range(100))
+    gaps = parse_cpuinfo(f"{text}processor : x\n\n").gaps
+    assert f"line {text.count(chr(10)) + 1}" in {gap.place for gap in gaps}
+    again = parse_cpuinfo(text + BLOCK.format(n=5, model=173)).gaps
+    assert any("processor 5 again" in gap.why for gap in again)
