@@ -23,6 +23,7 @@ from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release, parse_symbols, w
 from tdxreclaim.facts.logs.line import Speaker, read_line, show_head
 from tdxreclaim.facts.logs.needles import begins
 from tdxreclaim.facts.logs.stack import begins_stack, frame_function
+from tdxreclaim.facts.machine import names_virtual_machine
 from tdxreclaim.facts.scrub import (
     _host_names,
     _scrub_cpuinfo,
@@ -86,6 +87,7 @@ _OPTION = re.compile(
     + _PLAIN_VALUE
     + r"|nohibernate|noresume|hibernate=(?:no|yes|noresume|nocompress|protect_image)"
     r"|crashkernel=(?:auto|[\dkKmMgG:,@x-]{1,80}(?:,(?:high|low|cma))?)"
+    r"|(?:set|clear)cpuid=[a-z0-9_,]{1,200}"
     r"|tdx(?:_host)?(?:=" + _PLAIN_VALUE + r")?)"
 )
 
@@ -156,6 +158,8 @@ def collect(
     collector.take("sos_commands/kernel/uname_-a", _scrub_uname, "without the host's name")
     collector.take(places.KALLSYMS, _filter_symbols, "names of the reclaim code, no addresses")
     collector.take("proc/cmdline", filter_options, "options of KVM, TDX and crash kernels")
+    for path in places.FIRMWARE:
+        collector.take(path, _filter_firmware, "names of hypervisors alone")
     collector.take("proc/meminfo", _filter_meminfo, "totals")
     names = _host_names(source)
     for release in collector.releases():
@@ -266,6 +270,10 @@ def _filter_symbols(text: str) -> str | None:
 def filter_options(text: str) -> str:
     """Return the options of a kernel command line that have to do with TDX, KVM and kexec."""
     return " ".join(word for word in text.split() if _OPTION.fullmatch(word)) + "\n"
+
+
+def _filter_firmware(text: str) -> str:
+    return text if names_virtual_machine(text) else "\n"
 
 
 def _filter_meminfo(text: str) -> str:

@@ -144,22 +144,24 @@ class Words(NamedTuple):
 
     ``complete`` is false where the line is missing for a processor, or cut
     off: then a word that is not there may still have been there.  ``disputed``
-    are the words that some processors have and others do not.
+    are the words that some processors have and others do not, ``forced`` those
+    that an option of the kernel may have set or hidden.
     """
 
     present: frozenset[str]
     complete: bool
     disputed: frozenset[str] = frozenset()
+    forced: frozenset[str] = frozenset()
 
     def has(self, word: str) -> bool | None:
         """Whether any processor has *word*; ``None`` if that cannot be told."""
         if word in self.present:
             return True
-        return False if self.complete else None
+        return False if self.complete and word not in self.forced else None
 
     def all_have(self, word: str) -> bool | None:
         """Whether *word* is said of the host as a whole; ``None`` if processors disagree."""
-        return None if word in self.disputed else self.has(word)
+        return None if word in self.disputed | self.forced else self.has(word)
 
 
 NO_WORDS = Words(frozenset(), complete=False)

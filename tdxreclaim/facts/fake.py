@@ -106,6 +106,7 @@ def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
             tuple(gap for gap in facts.coverage.gaps if gap.part is not Part.IDENTITY)
         ),
         bugs=NO_WORDS,
+        forcing="",
     )
 
 

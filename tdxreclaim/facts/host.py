@@ -8,10 +8,20 @@ from typing import TYPE_CHECKING, Any
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts import places
 from tdxreclaim.facts.cpu import NO_WORDS, Words
-from tdxreclaim.facts.evidence import ABSENT, WHOLE, Coverage, Evidence, Fact, Gap, Part, printable
+from tdxreclaim.facts.evidence import (
+    ABSENT,
+    WHOLE,
+    Coverage,
+    Evidence,
+    Fact,
+    Gap,
+    Part,
+    printable,
+)
 from tdxreclaim.facts.identity import Identity, completed, read_identity, read_witnesses
 from tdxreclaim.facts.identity import cross_check as ask_witness
 from tdxreclaim.facts.kernel import Symbols, parse_capacity, parse_switch, parse_symbols
+from tdxreclaim.facts.machine import forced_flags, forcing_options, virtual_machine
 from tdxreclaim.facts.reader import Reader
 from tdxreclaim.facts.sources.live import PyCpuinfo, read_py_cpuinfo
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm
@@ -39,6 +49,7 @@ class HostFacts:
     ``bugs`` are the words of that line.  ``notes`` is what else a reader of the answer should know
     was seen.  ``images`` are parts of the kernel that were read as files, ``newest`` those of the
     newest kernel that is installed, if it does not run.  ``livepatches`` counts the loaded ones.
+    ``forcing`` are the options ``setcpuid=`` and ``clearcpuid=`` of the kernel.
     """
 
     identity: Evidence
@@ -66,6 +77,7 @@ class HostFacts:
     images: Images | None = None
     newest: Images | None = None
     livepatches: int = 0
+    forcing: str = ""
     coverage: Coverage = WHOLE
 
 
@@ -95,6 +107,9 @@ def read_host(
     """
     reader = Reader(source, log)
     identity = read_identity(reader, ask_py_cpuinfo)
+    forcing = forcing_options(reader) if _may_be_intel(identity.reading.groups) else ""
+    if forcing:
+        identity = identity.doubting(forced_flags(forcing))
     asked = (ask_witness(ask_py_cpuinfo),) if cross_check else ()
     reader.wanted = _may_be_tdx_host(identity, asked)
     said = reader.log()
@@ -104,7 +119,7 @@ def read_host(
         identity=identity.evidence,
         architecture=identity.reading.architecture,
         groups=completed(identity.reading.groups, witnesses),
-        hypervisor=_or_log(reader, identity.hypervisor, said.hypervisor or said.guest),
+        hypervisor=_hypervisor(reader, identity, said),
         tdx_guest=_or_log(reader, identity.word("flags", "tdx_guest"), said.guest),
         tdx_host_platform=identity.word("flags", "tdx_host_platform"),
         movdir64b=identity.movdir64b,
@@ -123,6 +138,7 @@ def read_host(
         witnesses=witnesses,
         notes=_notes(reader, identity, said),
         bugs=identity.reading.bugs,
+        forcing=forcing,
     )
     kernel: dict[str, Any] = {}
     if symbols and not _off(facts):
@@ -135,6 +151,15 @@ def read_host(
 
 def _or_log(reader: Reader, fact: Fact[bool], line: LogLine | None) -> Fact[bool]:
     return reader.log_fact(yes=line) if fact.value is None and line else fact
+
+
+def _hypervisor(reader: Reader, identity: Identity, said: LogReading) -> Fact[bool]:
+    """Return whether a hypervisor runs below, by the flags, the log, or the firmware's names."""
+    fact = _or_log(reader, identity.hypervisor, said.hypervisor or said.guest)
+    if fact.value or not reader.wanted:
+        return fact
+    named = virtual_machine(reader)
+    return fact if named is None else Fact(True, named)
 
 
 def _pw_mce(reader: Reader, identity: Identity) -> Fact[bool]:
@@ -256,4 +281,8 @@ def _may_be_tdx_host(identity: Identity, asked: tuple[Fact[CpuGroup], ...]) -> b
     if identity.reading.architecture not in (None, "x86"):
         return False
     groups = identity.reading.groups + tuple(fact.value for fact in asked if fact.value)
-    return not groups or any(group.vendor not in OTHER_VENDORS for group in groups)
+    return not groups or _may_be_intel(groups)
+
+
+def _may_be_intel(groups: tuple[CpuGroup, ...]) -> bool:
+    return any(group.vendor not in OTHER_VENDORS for group in groups)

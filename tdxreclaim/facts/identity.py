@@ -49,12 +49,23 @@ class Identity(NamedTuple):
                 observed = f"{line}: {word}"
             case False:
                 observed = f"{line}: no {word}"
+            case _ if word in words.forced:
+                observed = f"{line}: {word} may be set or hidden by setcpuid= or clearcpuid="
             case _:
                 disagree = word in words.disputed
                 observed = (
                     f"{line}: {'processors disagree on ' + word if disagree else 'not known whole'}"
                 )
         return Fact(value, self.evidence._replace(observed=observed))
+
+    def doubting(self, forced: frozenset[str]) -> Identity:
+        """Return the identity with *forced*, of the flags and bugs, no longer believed."""
+        reading = replace(
+            self.reading,
+            flags=self.reading.flags._replace(forced=forced),
+            bugs=self.reading.bugs._replace(forced=forced),
+        )
+        return self._replace(reading=reading)
 
     @property
     def hypervisor(self) -> Fact[bool]:

@@ -24,6 +24,8 @@ CONFIGS = (
     # The running kernel's own, where it was built to have it.
     "proc/config.gz",
 )
+CMDLINE = "proc/cmdline"
+FIRMWARE = ("sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name")
 # What a capture keeps of the kernel's files.
 KERNEL_FILES = "tdxreclaim-kernel.json"
 MANIFEST = "tdxreclaim-capture.json"
@@ -42,6 +44,8 @@ WANTED = frozenset(
         KVM_PARAMETER,
         MISC_CAPACITY,
         MODULE_VERSION,
+        CMDLINE,
+        *FIRMWARE,
         KERNEL_FILES,
         MANIFEST,
     )

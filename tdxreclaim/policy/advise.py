@@ -208,6 +208,9 @@ def _unknown_advice(
                 "capture the host again (tdxreclaim capture, or cat /proc/cpuinfo > cpuinfo.txt) "
                 "and give that alone"
             ),
+            "flags-forced": (
+                "boot without setcpuid= and clearcpuid=, or give a CPUID dump of the host (cpuid -r)"
+            ),
             "vendors-differ": "take the capture again: one machine has one vendor",
         }.get(rule, "give /proc/cpuinfo or a sosreport of the host (--from)")
         return [f"Clear until it is known. To settle it, {what}."]

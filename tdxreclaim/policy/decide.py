@@ -309,7 +309,9 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
         silicon=silicon,
         host=host,
         kernel=kernel,
-        advice=advise(verdict, decided.rule, posture, host, kernel, silicon.errata),
+        advice=advise(
+            verdict, _settled_by(facts, decided.rule), posture, host, kernel, silicon.errata
+        ),
         warnings=warn(facts, silicon, host, kernel),
         evidence=_evidence(facts, weighed),
         citations=_citations(weighed),
@@ -317,6 +319,11 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
         weighed=weighed,
         next_kernel=_next_kernel(facts, kernel, silicon.errata),
     )
+
+
+def _settled_by(facts: HostFacts, rule: str) -> str:
+    """Return the rule whose advice settles it: of flags that are forced, a whole cpuinfo does not."""
+    return "flags-forced" if facts.forcing and rule == "cpu-unlisted" else rule
 
 
 def _next_kernel(

@@ -93,6 +93,14 @@ def _closed_list(case: _Case) -> Iterable[str]:
         )
 
 
+def _forced_flags(case: _Case) -> Iterable[str]:
+    if case.facts.forcing:
+        yield (
+            f"{case.facts.forcing} changes the flags that the kernel shows; nothing rests on "
+            "those it may concern. A boot without it, or a CPUID dump (cpuid -r), settles them."
+        )
+
+
 def _hidden_movdir64b(case: _Case) -> Iterable[str]:
     if case.facts.movdir64b.value is not False or case.host.state is HostState.GUEST:
         return
@@ -177,6 +185,7 @@ _RULES = (
     _guest,
     _caveats,
     _closed_list,
+    _forced_flags,
     _hidden_movdir64b,
     _belied,
     _processors_disagree,

@@ -300,3 +300,7 @@ def test_a_capture_of_a_capture_keeps_the_command_line(run: RunTool, tmp_path: P
         member = tar.extractfile("proc/cmdline")
         assert member is not None
         assert member.read() == b"kvm_intel.tdx=1 nohibernate\n"
+
+
+def test_what_belies_the_flags_is_kept() -> None:
+    assert filter_options("ro quiet clearcpuid=smap,540 setcpuid=x=y\n") == "clearcpuid=smap,540\n"

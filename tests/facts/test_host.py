@@ -18,9 +18,11 @@ from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import HostFacts, read_host
 from tdxreclaim.facts.kernel import Symbol, Symbols
 from tdxreclaim.facts.places import (
+    CMDLINE,
     CONFIGS,
     CPUID,
     CPUINFO,
+    FIRMWARE,
     IDENTITY,
     KALLSYMS,
     KERNEL_FILES,
@@ -125,7 +127,8 @@ class TestWhatIsRead:
         source = Recording(WHOLE)
         facts = read_host(source)
         # lscpu or another log may name another CPU: they are looked for beside /proc/cpuinfo.
-        assert set(source.asked) == {*WHOLE, *IDENTITY, *KERNEL_LOGS, KERNEL_FILES}
+        beside = {*IDENTITY, *KERNEL_LOGS, KERNEL_FILES, CMDLINE, *FIRMWARE}
+        assert set(source.asked) == {*WHOLE, *beside}
         assert len(source.asked) == len(set(source.asked)), "each once"
         assert facts.groups == (
             CpuGroup(
@@ -170,7 +173,8 @@ class TestWhatIsRead:
         source = Recording(WHOLE | {CPUINFO: changed})
         facts = read_host(source)
         # Another file may name another CPU.
-        assert set(source.asked) == {*IDENTITY, *KERNEL_LOGS, RELEASES[0], MANIFEST}
+        # A guest's flags may be an option's.
+        assert set(source.asked) - {CMDLINE} == {*IDENTITY, *KERNEL_LOGS, RELEASES[0], MANIFEST}
         for fact in (facts.kvm_parameter, facts.key_ids, facts.module_version):
             assert (fact.value, observed(fact)) == (None, NOT_NEEDED)
 

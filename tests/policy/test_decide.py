@@ -65,6 +65,8 @@ def host(*texts: str, **files: str) -> HostFacts:
         "capacity": "sys/fs/cgroup/misc.capacity",
         "version": "sys/devices/faux/tdx_host/version",
         "log": "var/log/dmesg",
+        "cmdline": "proc/cmdline",
+        "firmware": "sys/class/dmi/id/sys_vendor",
         "config": "boot/config-" + files.get("release", ""),
     }
     found = {paths[name]: text for name, text in files.items()}
@@ -1092,3 +1094,45 @@ def test_no_gap_in_the_identity_leaves_a_skip(model: int) -> None:
     assert decide(whole).verdict is NOT_REQUIRED
     assert (decide(cut).verdict, decide(cut).rule) == (UNDETERMINED, "evidence-incomplete")
     assert decide(log_unread).verdict is NOT_REQUIRED
+
+
+@pytest.mark.parametrize(
+    ("cpu", "cmdline", "rule"),
+    [
+        # Unlisted, and settled by flags alone until these may be forced.
+        ({"model": 0xF0, "flags": ACTIVE}, "quiet", "kernel-closed-list"),
+        ({"model": 0xF0, "flags": ACTIVE}, "clearcpuid=smap", "kernel-closed-list"),
+        ({"model": 0xF0, "flags": ACTIVE}, "clearcpuid=tdx_pw_mce", "cpu-unlisted"),
+        ({"model": 0xF0, "flags": ACTIVE}, "clearcpuid=639", "cpu-unlisted"),
+        ({"model": 0xF0, "flags": ACTIVE}, "setcpuid=TDX_HOST_PLATFORM", "cpu-unlisted"),
+        ({"model": 0x55, "flags": ""}, "quiet", "no-movdir64b"),
+        ({"model": 0xF0, "flags": ""}, "clearcpuid=540,tdx_host_platform", "cpu-unlisted"),
+        ({"model": 0x8F, "flags": "movdir64b hypervisor"}, "quiet", "guest-vm"),
+        ({"model": 0x8F, "flags": "movdir64b hypervisor"}, "setcpuid=hypervisor", "tdx_pw_mce"),
+        ({"model": 0x8F, "flags": "movdir64b tdx_guest"}, "setcpuid=278", "tdx_pw_mce"),
+        # The table needs no flag.
+        ({"model": 0xAD, "flags": "movdir64b"}, "clearcpuid=tdx_pw_mce", "no-erratum"),
+    ],
+)
+def test_nothing_rests_on_a_flag_that_an_option_may_force(
+    cpu: dict[str, str], cmdline: str, rule: str
+) -> None:
+    decision = decide(host(cpuinfo(**cpu), cmdline=f"ro {cmdline}\n"))
+    assert decision.rule == rule
+    assert any(cmdline in warning for warning in decision.warnings) is ("cpuid=" in cmdline)
+    if rule == "cpu-unlisted":
+        assert "boot without setcpuid= and clearcpuid=" in decision.advice[0]
+
+
+def test_a_log_tells_of_forced_flags_too() -> None:
+    log = "[    0.000000] Command line: ro clearcpuid=tdx_pw_mce\n"
+    decision = decide(host(cpuinfo(model=0xF0, flags=ACTIVE), log=log))
+    assert decision.rule == "cpu-unlisted"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "rule"),
+    [("QEMU\n", "guest-vm"), ("Dell Inc.\n", "tdx_pw_mce"), ("Google\n", "tdx_pw_mce")],
+)
+def test_the_firmware_names_a_virtual_machine(vendor: str, rule: str) -> None:
+    assert decide(host(cpuinfo(), firmware=vendor)).rule == rule

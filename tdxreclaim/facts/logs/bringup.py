@@ -21,7 +21,7 @@ _MESSAGES = re.compile(
     r"|Booting paravirtualized kernel on (?!bare hardware)[^\n]+|kvm-guest: [^\n]+"
     # What hypervisors call their machines in the firmware's tables.
     r"|DMI: (?:QEMU |Red Hat KVM|VMware, Inc\. VMware|innotek GmbH VirtualBox|Bochs |Xen HVM domU"
-    r"|Google Google Compute Engine|Microsoft Corporation Virtual Machine|OpenStack |Parallels )[^\n]*)"
+    r"|Microsoft Corporation Virtual Machine|OpenStack |Parallels )[^\n]*)"
     r"|(?P<guest>tdx: Guest detected)"
     r"|(?P<enabled>(?:virt/)?tdx: BIOS enabled: private KeyID range:? \[\d+, \d+\))"
     r"|(?P<refused>virt/tdx: initialization failed: (?:too few private KeyIDs available"
