@@ -9,8 +9,15 @@ from importlib import import_module
 import click
 
 from tdxreclaim import __version__
-from tdxreclaim.cli.output import ClosedPipeError, emit, emit_error, help_option
-from tdxreclaim.errors import BugError, ExitStatus, OutputError, TdxReclaimError, UsageError
+from tdxreclaim.cli.output import (
+    ClosedPipeError,
+    StandardOutputError,
+    emit,
+    emit_error,
+    flush,
+    help_option,
+)
+from tdxreclaim.errors import BugError, ExitStatus, HostReadError, TdxReclaimError, UsageError
 
 _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in ExitStatus)
 
@@ -96,8 +103,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         status = cli.main(given, prog_name="tdxreclaim", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        flush()
+    except StandardOutputError as error:
+        _discard_stdout()
+        return emit_error(error, [])
     except TdxReclaimError as error:
         return emit_error(error, given)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -110,12 +119,6 @@ def main(arguments: list[str] | None = None) -> int:
     except (ClosedPipeError, BrokenPipeError):
         _discard_stdout()
         return ExitStatus.CLOSED_PIPE
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        # Without a name it is no file of ours: what we print could not be written.
-        _discard_stdout()
-        return emit_error(OutputError("standard output", error.strerror or str(error)), [])
     return status if isinstance(status, int) else ExitStatus.NOT_REQUIRED
 
 
@@ -123,6 +126,8 @@ def say_bug(error: Exception, given: list[str]) -> int:
     """Say a bug of ours in one line, in the format asked for; return its status."""
     import traceback
 
+    if isinstance(error, MemoryError):
+        return emit_error(HostReadError("memory", "there is not enough for this input"), given)
     if "--debug" in given:
         traceback.print_exception(error)
     last = traceback.extract_tb(error.__traceback__)[-1:]

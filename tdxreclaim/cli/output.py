@@ -74,6 +74,10 @@ calibration_option = click.option(
 )
 
 
+class StandardOutputError(OutputError):
+    """Standard output cannot be written."""
+
+
 class ClosedPipeError(Exception):
     """The reader of standard output went away."""
 
@@ -164,9 +168,8 @@ def emit(text: str, path: str | None = None, *, color: bool = False) -> None:
         reconfigure(errors="replace")
     try:
         click.echo(text, nl=False, color=color)
-    except BrokenPipeError as error:
-        # Of its own kind, or click would make it an exit status of 1.
-        raise ClosedPipeError from error
+    except OSError as error:
+        raise _unwritten(error) from error
 
 
 def write_whole(path: str, text: str) -> None:
@@ -255,8 +258,31 @@ def emit_bytes(data: bytes) -> None:
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-    except BrokenPipeError as error:
-        raise ClosedPipeError from error
+    except OSError as error:
+        raise _unwritten(error) from error
+
+
+def flush() -> None:
+    """Write what is still buffered of standard output.
+
+    Raises:
+        ClosedPipeError: the reader of standard output went away.
+        OutputError: it cannot be written.
+
+    """
+    if sys.stdout is not None:
+        try:
+            sys.stdout.flush()
+        except OSError as error:
+            raise _unwritten(error) from error
+
+
+def _unwritten(error: OSError) -> Exception:
+    """Return what to raise where standard output cannot be written."""
+    if isinstance(error, BrokenPipeError):
+        # Of its own kind, or click would make it an exit status of 1.
+        return ClosedPipeError()
+    return StandardOutputError("standard output", error.strerror or str(error))
 
 
 def _mode(path: str) -> int | None:

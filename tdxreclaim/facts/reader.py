@@ -155,18 +155,19 @@ class Reader:
     def _parse_log(self, path: str, text: str) -> LogReading:
         from tdxreclaim.facts.logs.whole import parse_kernel_log
 
-        mangled = sum(1 for line in _CPU_LINE.finditer(text) if not line["whole"])
+        mangled = 0
+        shown: set[tuple[int, int]] = set()
+        for line in _CPU_LINE.finditer(text):
+            if line["whole"]:
+                shown.add((int(line["family"], 16), int(line["model"], 16)))
+            else:
+                mangled += 1
         if mangled:
             why = f"{mangled} lines name a CPU and cannot be read"
             self.gaps.append(Gap(self.source.label(path), why))
         reading = parse_kernel_log(text, name=self.source.label(path))
         told = {group for _, group in (*reading.cpus, *reading.earlier)}
         known = {(group.family, group.model) for group in told | {reading.group} if group}
-        shown = {
-            (int(line["family"], 16), int(line["model"], 16))
-            for line in _CPU_LINE.finditer(text)
-            if line["whole"]
-        }
         if shown - known:
             # Quoted, or dressed in another way than the rest.
             why = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from tdxreclaim.cli import cli
+from tdxreclaim.cli import cli, main, say_bug
 from tdxreclaim.cli.output import requested_format, wants_color, write_whole
 from tdxreclaim.errors import ExitStatus, OutputError, UsageError
 from tdxreclaim.facts.evidence import flat
@@ -367,6 +368,53 @@ def test_a_full_disk_is_one_line(arguments: tuple[str, ...]) -> None:
     assert ran.stderr == b"tdxreclaim: standard output: No space left on device\n"
 
 
+def test_what_is_no_failure_of_standard_output_is_not_called_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tdxreclaim.cli.cli.main", fail)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        main(["check"])
+    assert say_bug(caught.value, []) == ExitStatus.BUG
+
+
+def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert say_bug(MemoryError(), []) == ExitStatus.BAD_INPUT
+    assert capsys.readouterr().err == "tdxreclaim: memory: there is not enough for this input\n"
+
+
+def test_a_deleted_directory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(OutputError, match="No such file or directory"):
+        write_whole("x", "text")
+
+
+def test_names_that_are_not_utf8_are_one_line(tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")
+    Path(name).write_text("nothing\n")
+    for arguments in (["--from", name], ["--cpu", "s\udcff"], ["--from", name, "--host", "\udcff"]):
+        ran = _spawn("check", *arguments, stdout=subprocess.PIPE)
+        assert ran.returncode in (ExitStatus.USAGE, ExitStatus.BAD_INPUT, ExitStatus.NOT_READ)
+        assert ran.stderr.count(b"\n") == 1
+        assert b"Traceback" not in ran.stderr
+    assert _spawn("check", "--cpu", "spr", "-o", f"{name}.out").returncode == ExitStatus.REQUIRED
+    assert Path(f"{name}.out").read_bytes()
+
+
+def test_an_unset_term_is_a_dumb_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TERM", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert not wants_color("auto")
+    monkeypatch.setenv("TERM", "xterm")
+    assert wants_color("auto")
+
+
 def test_a_closed_stdout_is_one_line_unless_nothing_is_printed() -> None:
     for arguments, status, said in (
         (["check", "--cpu", "spr"], 3, "tdxreclaim: standard output: it is closed\n"),
@@ -378,7 +426,8 @@ def test_a_closed_stdout_is_one_line_unless_nothing_is_printed() -> None:
         assert (ran.returncode, ran.stderr) == (status, said)
 
 
-def test_an_interrupt_is_130(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupt_is_130(tmp_path: Path, number: signal.Signals) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     process = subprocess.Popen(
@@ -386,7 +435,7 @@ def test_an_interrupt_is_130(tmp_path: Path) -> None:
     )
     # Opening for writing waits until the tool has opened it for reading.
     with fifo.open("wb"):
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert process.returncode == ExitStatus.INTERRUPTED
     assert out == b""

@@ -190,8 +190,14 @@ class Bringup:
         self._banner = True
 
     def _cpu(self, line: LogLine, match: re.Match[str]) -> None:
-        group = _group(match)
         self._cpu_lines += 1
+        known = self.reading.cpu
+        if known is not None and known.text == line.text:
+            # A log may be nothing but this line, millions of times.
+            if self.reading.whole:
+                self._set(whole=False)
+            return
+        group = _group(match)
         cpus = self.reading.cpus
         if len(cpus) < _MOST_CPUS and all(group != known for _, known in cpus):
             cpus = (*cpus, (line, group))
