@@ -18,7 +18,7 @@ from tdxreclaim.costs.toml import Table
 from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError, UsageError
-from tdxreclaim.tables.kernels import Clearing, Version, find_kernel
+from tdxreclaim.tables.kernels import Clearing, find_kernel, release_series
 from tdxreclaim.units import parse_size
 
 if TYPE_CHECKING:
@@ -175,10 +175,10 @@ def _clears(table: Table) -> bool:
 def _clearing_of(table: Table, kernel: str | None) -> ClearWhen:
     if kernel is None:
         raise table.bad("kernel", "missing, expected string, or clearing")
-    release = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", kernel, re.ASCII)
-    if release is None:
+    series = release_series(kernel)
+    if series is None:
         raise table.bad("kernel", "not a kernel release (6.17, 6.18.2); say clearing instead")
-    known = find_kernel(Version(int(release[1]), int(release[2])))
+    known = find_kernel(series)
     match known.clearing if known else Clearing.UNKNOWN:
         case Clearing.ALWAYS:
             return ClearWhen.ALWAYS

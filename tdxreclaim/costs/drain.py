@@ -48,11 +48,6 @@ class Times(NamedTuple):
     b_ns: int
     c_ns: int
 
-    @property
-    def alone_ns(self) -> int:
-        """All of it, where nobody else is in the way."""
-        return self.a_ns + self.b_ns + self.c_ns
-
 
 class Slot(NamedTuple):
     """When a TD is stopped, nanoseconds from the beginning."""

@@ -25,7 +25,7 @@ from tdxreclaim.facts.machine import forced_flags, forcing_options, virtual_mach
 from tdxreclaim.facts.reader import Reader
 from tdxreclaim.facts.sources.live import PyCpuinfo, read_py_cpuinfo
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm
-from tdxreclaim.tables.errata import errata_of
+from tdxreclaim.tables.errata import FLAGS, PW_MCE, errata_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,7 +164,7 @@ def _hypervisor(reader: Reader, identity: Identity, said: LogReading) -> Fact[bo
 
 def _pw_mce(reader: Reader, identity: Identity) -> Fact[bool]:
     """Return whether the kernel has set tdx_pw_mce, by the flag or by what only it prints."""
-    fact = identity.word("bugs", "tdx_pw_mce")
+    fact = identity.word("bugs", PW_MCE)
     if fact.value:
         return fact
     for label, log in ((reader.log_label, reader.log()), *reader.other_logs):
@@ -187,11 +187,16 @@ def _off(facts: HostFacts) -> bool:
 def _affected(facts: HostFacts) -> bool:
     if facts.hypervisor.value or facts.tdx_guest.value:
         return False
+    flagged = any(facts.bugs.has(flag) for flag in FLAGS)
     named = facts.groups + tuple(fact.value for fact in facts.witnesses if fact.value)
-    return bool(facts.pw_mce.value) or any(
-        errata_of(Vfm(each.vendor or INTEL, each.family, each.model))
-        for each in named
-        if each.family is not None and each.model is not None
+    return (
+        bool(facts.pw_mce.value)
+        or flagged
+        or any(
+            errata_of(Vfm(each.vendor or INTEL, each.family, each.model))
+            for each in named
+            if each.family is not None and each.model is not None
+        )
     )
 
 
@@ -274,7 +279,7 @@ def _notes(reader: Reader, identity: Identity, log: LogReading) -> tuple[Evidenc
 
 def _may_be_tdx_host(identity: Identity, asked: tuple[Fact[CpuGroup], ...]) -> bool:
     """Whether any processor may be Intel's and this is not plainly a guest."""
-    if identity.word("bugs", "tdx_pw_mce").value:
+    if any(identity.word("bugs", flag).value for flag in FLAGS):
         return True
     if identity.hypervisor.value or identity.word("flags", "tdx_guest").value:
         return False

@@ -20,6 +20,7 @@ from tdxreclaim.facts.cpu import (
 from tdxreclaim.facts.evidence import ABSENT, Evidence, Fact, Gap, Origin, not_readable
 from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 from tdxreclaim.tables.cpus import OTHER_VENDORS
+from tdxreclaim.tables.errata import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,7 @@ class Identity(NamedTuple):
         words: Words = getattr(self.reading, line)
         # Strictest first: what one processor has counts against skipping, what
         # would make it a guest or settle it must hold for all.
-        strict = word in ("tdx_pw_mce", "movdir64b")
+        strict = word in (*FLAGS, "movdir64b")
         value = words.has(word) if strict else words.all_have(word)
         match value:
             case True:

@@ -74,9 +74,6 @@ def read_columns(row: Mapping[str, object]) -> list[str]:
     ]
 
 
-JSON_COLUMNS = Columns(0, 1, 2, 3, 4, 5, 6)
-
-
 @lru_cache(maxsize=1 << 16)
 def answer(vendor: str, family: str, model: str, stepping: str, kernel: str) -> Answer:
     """Return the answer for a CPU and a kernel as an inventory writes them.

@@ -34,13 +34,17 @@ _SAVING = (
 
 
 def judge_posture(
-    verdict: Verdict, host: HostFinding, kernel: KernelFinding, coverage: Coverage = WHOLE
+    verdict: Verdict,
+    host: HostFinding,
+    kernel: KernelFinding,
+    errata: tuple[Erratum, ...],
+    coverage: Coverage = WHOLE,
 ) -> tuple[Posture, str]:
     """Return what follows from verdict, TDX state and kernel, in a word and a sentence.
 
-    What could not be read, and would outrank what was, makes it unknown.
+    *errata* are those whose flag is not set, or all of the host's.  What could not be read, and would outrank what was, makes it unknown.
     """
-    posture, because = _posture(verdict, host, kernel)
+    posture, because = _posture(verdict, host, kernel, errata)
     if posture in (Posture.NOT_APPLICABLE, Posture.AT_RISK, Posture.UNKNOWN):
         return posture, because
     unread = _unread(host, kernel, coverage)
@@ -57,7 +61,9 @@ def _unread(host: HostFinding, kernel: KernelFinding, coverage: Coverage) -> tup
     return state + (() if told or idle else coverage.of(Part.KERNEL))
 
 
-def _posture(verdict: Verdict, host: HostFinding, kernel: KernelFinding) -> tuple[Posture, str]:
+def _posture(
+    verdict: Verdict, host: HostFinding, kernel: KernelFinding, errata: tuple[Erratum, ...]
+) -> tuple[Posture, str]:
     match verdict:
         case Verdict.NOT_APPLICABLE:
             return Posture.NOT_APPLICABLE, "there are no TDX pages to reclaim here"
@@ -72,11 +78,14 @@ def _posture(verdict: Verdict, host: HostFinding, kernel: KernelFinding) -> tupl
     if kernel.clearing is Clearing.NO_TDX_HOST:
         return Posture.IDLE, "this kernel cannot run TDs, so it has no private page to reclaim"
     if verdict is Verdict.CLEAR_REQUIRED:
-        return _when_required(host, kernel)
+        return _when_required(host, kernel, errata)
     return _when_not_required(kernel)
 
 
-def _when_required(host: HostFinding, kernel: KernelFinding) -> tuple[Posture, str]:
+def _when_required(
+    host: HostFinding, kernel: KernelFinding, errata: tuple[Erratum, ...]
+) -> tuple[Posture, str]:
+    flags = _names(errata)
     match kernel.clearing:
         case Clearing.ALWAYS:
             return Posture.CLEARS_AS_REQUIRED, "the kernel clears on every CPU, this one included"
@@ -88,19 +97,19 @@ def _when_required(host: HostFinding, kernel: KernelFinding) -> tuple[Posture, s
                 f"the kernel does not clear for {names}, and whether TDX is active is not known"
             )
         case Clearing.ON_ERRATUM if host.erratum_flag:
-            return Posture.CLEARS_AS_REQUIRED, "the kernel has set tdx_pw_mce, and clears for it"
+            return Posture.CLEARS_AS_REQUIRED, f"the kernel has set {flags}, and clears for it"
         case Clearing.ON_ERRATUM if host.erratum_flag is None:
             return (
                 Posture.CLEARS_AS_REQUIRED,
-                "the kernel sets tdx_pw_mce on this CPU once TDX is active, and clears for it",
+                f"the kernel sets {flags} on this CPU once TDX is active, and clears for it",
             )
         case Clearing.ON_ERRATUM if host.active:
             return (
                 Posture.AT_RISK,
-                "TDX is active, the kernel clears only with tdx_pw_mce set, and it is not set",
+                f"TDX is active, the kernel clears only with {flags} set, and it is not set",
             )
         case Clearing.ON_ERRATUM:
-            return Posture.UNKNOWN, "tdx_pw_mce is not set, and whether TDX is active is not known"
+            return Posture.UNKNOWN, f"{flags} is not set, and whether TDX is active is not known"
         case _:
             return Posture.UNKNOWN, "what the kernel does with reclaimed pages is not known"
 

@@ -58,18 +58,24 @@ def _not_x86(case: _Case) -> Outcome:
 
 
 def _kernel_flag(case: _Case) -> Outcome:
-    flag = case.facts.pw_mce
-    flagged = ", ".join(each.id for each in case.silicon.errata if flag_of(case.facts, each))
+    set_ = [each for each in case.silicon.errata if flag_of(case.facts, each)]
+    flagged = ", ".join(each.id for each in set_)
     if flagged and case.silicon.status is not Silicon.AFFECTED:
         return fires(
             f"the kernel has set {flagged} on this CPU, which no table here lists as affected; "
             "the kernel's word counts",
-            [flag.evidence, case.facts.identity],
-            NO_ERRATUM_CITATIONS,
+            [_flag_evidence(case), case.facts.identity],
+            tuple(dict.fromkeys(each.citations[0] for each in set_)),
         )
     if flagged:
         return passes(f"the kernel has set {flagged}, and the table agrees")
     return passes("the kernel has set no erratum's flag, which alone proves nothing")
+
+
+def _flag_evidence(case: _Case) -> Evidence:
+    """Return where the flag was seen: the log tells of tdx_pw_mce alone."""
+    fact = case.facts.pw_mce
+    return fact.evidence if fact.value else case.facts.identity
 
 
 def _guest_td(case: _Case) -> Outcome:
@@ -94,7 +100,8 @@ def _guest_vm(case: _Case) -> Outcome:
 
 def _no_guest(case: _Case) -> str:
     if case.facts.hypervisor.value or case.facts.tdx_guest.value:
-        return "the flags say guest, and the kernel's tdx_pw_mce says otherwise, which counts more"
+        names = ", ".join(each.id for each in case.silicon.errata if flag_of(case.facts, each))
+        return f"the flags say guest, and the kernel's {names} says otherwise, which counts more"
     return "no sign of being a guest"
 
 
@@ -298,7 +305,10 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
     verdict = next(verdict for rule, _, verdict in rules if rule == decided.rule)
 
     kernel = judge_kexec(facts, kernel, verdict, silicon, host.state)
-    posture, posture_because = judge_posture(verdict, host, kernel, facts.coverage)
+    unset = tuple(each for each in silicon.errata if flag_of(facts, each) is False)
+    posture, posture_because = judge_posture(
+        verdict, host, kernel, unset or silicon.errata, facts.coverage
+    )
     weighed = (*steps, *state_steps, *kernel_steps)
     return Decision(
         verdict=verdict,

@@ -12,6 +12,7 @@ from tdxreclaim.facts.images.parts import Configuration, Images, Module, Names, 
 from tdxreclaim.policy.kernel import IMAGE_RULES
 from tdxreclaim.policy.model import KernelRule
 from tdxreclaim.policy.trail import Outcome, fires, passes
+from tdxreclaim.tables.errata import HONOURING
 from tdxreclaim.tables.kernels import KERNELS, Clearing
 from tdxreclaim.tables.sources import Certainty
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from tdxreclaim.facts.host import HostFacts
-
-_RESETS = ("tdx_quirk_reset_page", "tdx_quirk_reset_paddr")
 
 
 class Claim(NamedTuple):
@@ -198,7 +197,7 @@ def _of_module(module: Module) -> Claim:
 
 
 def _of_names(names: Names) -> Claim:
-    resets = [name for name in names.telling if name in _RESETS]
+    resets = [name for name in names.telling if name in HONOURING]
     if "tdx_clear_page" in names.telling:
         if resets:
             return _not_understood(
@@ -234,7 +233,7 @@ def _of_text(text: Text) -> Claim:
             'no "private KeyID range" in it, which every build with TDX host support has',
             Certainty.INFERRED,
         )
-    resets = [name for name in text.exported if name in _RESETS]
+    resets = [name for name in text.exported if name in HONOURING]
     if resets:
         return _clears(
             Clearing.ON_ERRATUM,

@@ -17,6 +17,7 @@ from tdxreclaim.policy.model import (
 )
 from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
+from tdxreclaim.tables.errata import HONOURING
 from tdxreclaim.tables.kernels import (
     BESIDE_RECLAIM,
     KERNELS,
@@ -50,7 +51,7 @@ def _names(clearing: Clearing) -> tuple[str, ...]:
 _OLD = _names(Clearing.ALWAYS)
 
 
-_NEW = tuple(name for name in _names(Clearing.ON_ERRATUM) if "quirk" in name)
+_NEW = tuple(name for name in _names(Clearing.ON_ERRATUM) if name in HONOURING)
 
 
 _NEWEST = KERNELS[-1]
@@ -428,9 +429,15 @@ def _kexec_by_erratum(
         return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
     if not silicon.errata:
         return Kexec.ALLOWED, "the CPU is not affected"
+    if not all(each.kexec_asks for each in silicon.errata):
+        return Kexec.UNKNOWN, f"how it deals with {_deaf(silicon.errata)} is not known"
     if len({each.kexec for each in kernel.rows}) > 1:
         return Kexec.UNKNOWN, f"releases from {kernel.rows[0].first} on differ in it"
     return _kexec_on_affected(facts, kernel, row, silicon.errata, state)
+
+
+def _deaf(errata: tuple[Erratum, ...]) -> str:
+    return ", ".join(each.id for each in errata if not each.kexec_asks)
 
 
 _NOT_BUILT = (
@@ -446,6 +453,8 @@ def _kexec_of_distribution(
     known = _distribution(facts)
     if known is None or known.kexec is Kexec.UNKNOWN:
         return Kexec.UNKNOWN, "it is not known how this distribution deals with kexec"
+    if not all(each.kexec_asks for each in silicon.errata):
+        return Kexec.UNKNOWN, f"how it deals with {_deaf(silicon.errata)} is not known"
     if known.kexec is Kexec.ALLOWED or (verdict is Verdict.CLEAR_NOT_REQUIRED):
         return Kexec.ALLOWED, f"{known.name}'s kernels allow it here (inferred)"
     if verdict is Verdict.UNDETERMINED:

@@ -9,6 +9,7 @@ from tdxreclaim.policy.model import HostFinding, HostState, Step
 from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.tables.cpus import OTHER_VENDORS
+from tdxreclaim.tables.errata import ERRATA
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.host import HostFacts
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 def in_guest(facts: HostFacts) -> bool:
     """Whether we look from inside a guest.
 
-    A kernel that set the erratum flag has found TDX KeyIDs and owns them,
+    A kernel that set an erratum's flag has found TDX KeyIDs and owns them,
     whatever stands in the flags (a root partition has ``hypervisor`` too).
     """
-    return bool(facts.tdx_guest.value or facts.hypervisor.value) and not facts.pw_mce.value
+    said = bool(facts.tdx_guest.value or facts.hypervisor.value)
+    return said and not any(flag_of(facts, erratum) for erratum in ERRATA)
 
 
 def has_x86_intel(facts: HostFacts) -> bool:

@@ -105,7 +105,9 @@ def _hidden_movdir64b(case: _Case) -> Iterable[str]:
     if case.facts.movdir64b.value is not False or case.host.state is HostState.GUEST:
         return
     named = [p for p in case.silicon.processors if p.codename and p.silicon is not Silicon.NO_TDX]
-    for codename in dict.fromkeys(p.codename for p in named if p.rule != "cpu-unlisted"):
+    for codename in dict.fromkeys(
+        p.codename for p in named if p.rule is not SiliconRule.CPU_UNLISTED
+    ):
         yield (
             f"{codename} has MOVDIR64B, and this host does not show it: a hypervisor may hide it, "
             "or the flags were changed (clearcpuid=)."

@@ -27,6 +27,8 @@ class Erratum:
     """The first upstream release that clears for the flag; None: none does."""
     honoured_by: tuple[str, ...] = ()
     """Functions in /proc/kallsyms that clear for the flag."""
+    kexec_asks: bool = False
+    """Whether `KernelRow.kexec` is about its flag; of another nothing is known there."""
     citations: tuple[Citation, ...]
     """The first lists the CPUs."""
 
@@ -54,6 +56,7 @@ ERRATA = (
         flag=PW_MCE,
         honoured_since=Version(6, 18),
         honoured_by=("tdx_quirk_reset_page", "tdx_quirk_reset_paddr"),
+        kexec_asks=True,
         citations=(
             _LINUX_SWITCH,
             Citation(
@@ -66,6 +69,14 @@ ERRATA = (
 
 
 NO_ERRATUM_CITATIONS = (_LINUX_SWITCH,)
+
+
+HONOURING = tuple(dict.fromkeys(name for each in ERRATA for name in each.honoured_by))
+"""The functions that clear for an erratum's flag."""
+
+
+FLAGS = tuple(each.flag for each in ERRATA if each.flag)
+"""The words under ``bugs`` that say that an erratum is there."""
 
 
 def errata_of(vfm: Vfm, errata: tuple[Erratum, ...] = ERRATA) -> tuple[Erratum, ...]:

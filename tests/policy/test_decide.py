@@ -21,6 +21,8 @@ from tdxreclaim.policy.decide import VERDICT_RULES, decide
 from tdxreclaim.policy.kernel import IMAGE_RULES, KERNEL_RULES
 from tdxreclaim.policy.model import Decision, HostState, KernelRule, Posture, Silicon, Verdict
 from tdxreclaim.policy.state import STATE_RULES
+from tdxreclaim.report.check.report import Report
+from tdxreclaim.report.check.text import render
 from tdxreclaim.tables.cpus import CPUS, Vfm
 from tdxreclaim.tables.errata import ERRATA, Erratum
 from tdxreclaim.tables.kernels import KERNELS as KERNEL_ROWS
@@ -386,6 +388,45 @@ def test_an_erratum_with_a_flag_of_its_own_is_asked_for_that_flag() -> None:
     assert posture("made_up", "6.18") is Posture.AT_RISK
     assert posture("spectre_v1", "7.2") is Posture.AT_RISK
     assert posture("tdx_pw_mce", "7.2") is Posture.AT_RISK
+
+
+FLAGGED = replace(MADE_UP, flag="made_up", honoured_since=Version(6, 18))
+
+
+@pytest.mark.parametrize(
+    ("flags", "bugs", "release", "posture"),
+    [
+        (ACTIVE, "made_up", "6.18.2", Posture.CLEARS_AS_REQUIRED),
+        (ACTIVE, None, "6.18.2", Posture.CLEARS_AS_REQUIRED),
+        (ACTIVE, "spectre_v1", "6.18.2", Posture.AT_RISK),
+        (ACTIVE, "made_up", "6.17.3", Posture.CLEARS_AS_REQUIRED),
+        ("movdir64b", "spectre_v1", "6.18.2", Posture.IDLE),
+        (ACTIVE, "made_up", "6.12.0-55.el10.x86_64", Posture.UNKNOWN),
+    ],
+)
+def test_an_erratum_with_a_flag_needs_its_row_alone(
+    flags: str, bugs: str | None, release: str, posture: Posture
+) -> None:
+    facts = host(cpuinfo(model=0xAD, flags=flags, bugs=bugs), release=release)
+    decision = decide(facts, (*ERRATA, FLAGGED))
+
+    assert (decision.verdict, decision.rule, decision.posture) == (REQUIRED, "made_up", posture)
+    assert decision.kernel.kexec is not Kexec.REFUSED
+    said = (decision.because, decision.posture_because, decision.kernel.kexec_because)
+    text = render(Report(decision=decision, source="a test", form="folder"))
+    assert "tdx_pw_mce" not in " ".join((*said, *decision.advice, *decision.warnings, text))
+
+
+def test_the_flag_of_any_erratum_outranks_the_sign_of_a_hypervisor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    errata = (*ERRATA, FLAGGED)
+    monkeypatch.setattr("tdxreclaim.policy.state.ERRATA", errata)
+    facts = host(cpuinfo(model=0xAD, flags=f"{ACTIVE} hypervisor", bugs="made_up"))
+
+    decision = decide(facts, errata)
+    assert (decision.verdict, decision.rule) == (REQUIRED, "made_up")
+    assert "made_up says otherwise" in " ".join(step.because for step in decision.weighed)
 
 
 def test_a_cpu_in_no_table_but_the_errata_is_named_by_its_number() -> None:

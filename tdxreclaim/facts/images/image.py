@@ -30,9 +30,6 @@ _OVERLAP = 512
 _KEY_IDS = b"private KeyID range"
 
 
-_REFUSES_KEXEC = b"Not allowed on platform with tdx_pw_mce bug"
-
-
 _BANNER = re.compile(rb"Linux version (\d[\x21-\x7e]{2,120}) \(")
 
 
@@ -50,7 +47,7 @@ class _Search:
     """Texts sought in a stream of pieces, across their borders."""
 
     def __init__(self) -> None:
-        self._needles = {_KEY_IDS, _REFUSES_KEXEC} | {b"\0%s\0" % name.encode() for name in TELLING}
+        self._needles = {_KEY_IDS} | {b"\0%s\0" % name.encode() for name in TELLING}
         self.found: set[bytes] = set()
         self.releases: set[str] = set()
         self._tail = b""
@@ -102,7 +99,6 @@ class _Search:
         exported = tuple(name for name in TELLING if b"\0%s\0" % name.encode() in self.found)
         text = Text(
             key_ids=_KEY_IDS in self.found,
-            refuses_kexec=_REFUSES_KEXEC in self.found,
             exported=exported,
         )
         yield Part(path, release, text)

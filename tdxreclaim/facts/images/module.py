@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.images.elf import Elf, Symbol
-from tdxreclaim.facts.images.parts import TELLING, Module, Part
+from tdxreclaim.facts.images.parts import Module, Part
+from tdxreclaim.tables.errata import HONOURING
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -50,7 +51,7 @@ def read_module(file: BinaryIO, name: str) -> Part:
         seamcalls = seamcalls or _SEAMCALL in code
     content = Module(
         tdh_imports=sum(each.startswith("tdh_") for each in imports),
-        resets=tuple(each for each in TELLING if "_quirk_reset_" in each and each in imports),
+        resets=tuple(each for each in HONOURING if each in imports),
         clears=clears,
         seamcalls=seamcalls or any(each.strip("_").startswith("seamcall") for each in imports),
         reclaims=_reclaims(symbols),

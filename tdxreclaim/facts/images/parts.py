@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import Evidence, Origin
+from tdxreclaim.tables.errata import HONOURING
+from tdxreclaim.tables.kernels import KERNELS, RECLAIM, Clearing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +86,6 @@ class Text:
     """
 
     key_ids: bool
-    refuses_kexec: bool
     exported: tuple[str, ...]
 
     @property
@@ -149,10 +150,9 @@ def bases(parts: Iterable[Part]) -> list[tuple[str, str]]:
 
 # Functions whose names tell the generations apart, in any list of symbols.
 TELLING = (
-    "tdx_clear_page",
-    "tdh_phymem_page_reclaim",
-    "tdx_quirk_reset_page",
-    "tdx_quirk_reset_paddr",
+    *dict.fromkeys(n for row in KERNELS if row.clearing is Clearing.ALWAYS for n in row.symbols),
+    RECLAIM,
+    *HONOURING,
 )
 
 

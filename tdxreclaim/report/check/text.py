@@ -265,7 +265,11 @@ def _kernel(decision: Decision) -> str:
         case Clearing.ON_ERRATUM:
             flag = decision.host.erratum_flag
             state = {True: ", and it is", False: ", and it is not", None: ""}[flag]
-            said = f"clears only where tdx_pw_mce is set{state}"
+            names = " or ".join(each.id for each in decision.silicon.errata) or _ERRATA
+            said = f"clears only where {names} is set{state}"
+            if kernel.ignores:
+                ignored = ", ".join(each.id for each in kernel.ignores)
+                said = f"does not clear for {ignored}"
         case Clearing.NO_TDX_HOST:
             said = "cannot run TDs"
         case Clearing.UNKNOWN:

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from tdxreclaim.policy.model import Posture
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS
 from tdxreclaim.units import PAGE_BYTES, format_range, format_size
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def needless(fleet: Fleet) -> str:
     groups = fleet.of(Posture.CLEARS_NEEDLESSLY)
     a_tib = fleet.clearing_a_page.times((1 << 40) // PAGE_BYTES)
     said = (
-        f"{plural(fleet.count(Posture.CLEARS_NEEDLESSLY), 'host')}: move to 6.18 or later. That "
+        f"{plural(fleet.count(Posture.CLEARS_NEEDLESSLY), 'host')}: move to {FIRST_THAT_SKIPS} or later. That "
         f"saves {format_range(a_tib)} for each TiB of a TD, at its shutdown (estimate)."
     )
     with_memory = sum(group.with_memory for group in groups)
