@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import places
+from tdxreclaim.facts.allowed import LISTINGS, STATE
 from tdxreclaim.facts.evidence import Origin
 from tdxreclaim.facts.images.record import read_record, write_record
 from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release, parse_symbols, whole_heading
@@ -25,11 +26,14 @@ from tdxreclaim.facts.logs.needles import begins
 from tdxreclaim.facts.logs.stack import begins_stack, frame_function
 from tdxreclaim.facts.machine import names_virtual_machine
 from tdxreclaim.facts.scrub import (
+    SCRUBBED,
     _host_names,
-    _scrub_cpuinfo,
+    _local_releases,
     _scrub_uname,
     _scrub_version,
     _unnamed,
+    known_names,
+    local_release,
     scrub,
 )
 from tdxreclaim.facts.sources.base import KERNEL_LOG, Source
@@ -46,31 +50,12 @@ MANIFEST_SCHEMA = "tdxreclaim.capture/1"
 QEMU = "tdxreclaim-qemu.json"
 
 
-_MISC_CURRENT = "sys/fs/cgroup/misc.current"
-
-
-_AS_IT_IS = (
-    places.LSCPU,
-    places.LSCPU_JSON,
-    places.CPUID,
-    "proc/sys/kernel/osrelease",
-    places.KVM_PARAMETER,
-    places.MISC_CAPACITY,
-    _MISC_CURRENT,
-    places.MODULE_VERSION,
-    "sys/module/kvm_intel/parameters/ept",
-    "sys/module/kvm_intel/parameters/enable_apicv",
-    "sys/module/kvm/parameters/tdp_mmu",
-    "sys/module/kvm/parameters/enable_virt_at_load",
-    "sys/devices/system/node/online",
-    "sys/devices/system/cpu/online",
-)
-
-
 # What is looked at beside what `check` reads; a tar has to know before it is read.
 ALSO_WANTED = frozenset(
     (
-        *_AS_IT_IS,
+        *LISTINGS,
+        *STATE,
+        "proc/sys/kernel/osrelease",
         *("proc/cmdline", "proc/meminfo", "proc/sys/kernel/hostname", "etc/hostname", "hostname"),
     )
 )
@@ -150,10 +135,13 @@ def collect(
         HostReadError: an included file is not there or cannot be read.
 
     """
+    include = tuple(include)
     collector = _Collector(source)
-    for path in _AS_IT_IS:
-        collector.take(path, str, "as it is")
-    collector.take(places.CPUINFO, _scrub_cpuinfo, "serial numbers left out")
+    for path, change in LISTINGS.items():
+        collector.take(path, change, "known fields")
+    for path, change in STATE.items():
+        collector.take(path, change, "of the form that is known")
+    collector.take("proc/sys/kernel/osrelease", _first_word, "the release alone")
     collector.take("proc/version", _scrub_version, "the release alone")
     collector.take("sos_commands/kernel/uname_-a", _scrub_uname, "without the host's name")
     collector.take(places.KALLSYMS, _filter_symbols, "names of the reclaim code, no addresses")
@@ -176,8 +164,33 @@ def collect(
         collector.add(path, text, "as it is, by --include")
     if not any(taken.path != QEMU for taken in collector.taken.values()):
         raise MalformedInputError("capture", "nothing that tells of a host could be read")
-    taken = tuple(collector.taken[path] for path in sorted(collector.taken))
-    return HostCapture(taken, tuple(sorted(collector.left_out)))
+    return _with_local_releases(collector, included=frozenset(include))
+
+
+def _first_word(text: str) -> str | None:
+    return next((f"{word}\n" for word in text.split()), None)
+
+
+def _with_local_releases(collector: _Collector, included: frozenset[str]) -> HostCapture:
+    """Return what was taken with every release that names its builder made ``-local``.
+
+    In paths and texts alike, so that what agreed still agrees.
+    """
+    record = collector.taken.get(places.KERNEL_FILES)
+    known = set(collector.releases())
+    known.update(_RECORDED.findall(record.text) if record else ())
+    instead = _local_releases(known)
+    taken = [
+        each
+        if each.path in included
+        else each._replace(path=instead(each.path), text=instead(each.text))
+        for each in collector.taken.values()
+    ]
+    left_out = [each._replace(path=instead(each.path)) for each in collector.left_out]
+    return HostCapture(tuple(sorted(taken)), tuple(sorted(left_out)))
+
+
+_RECORDED = re.compile(r'"release": "([^"\\]{1,200})"')
 
 
 class _Collector:
@@ -257,14 +270,22 @@ def _filter_symbols(text: str) -> str | None:
     first = _SYMBOL.match(text)
     if first is None:
         return None
-    kept = [f"{heading}{0:016x} {first[1]}"]
+    kept = [f"{heading}{0:016x} {_unmoduled(first[1])}"]
     for line in text.splitlines()[1:]:
         if not any(name in line for name in TDX_SYMBOLS):
             continue
         match = _SYMBOL.fullmatch(line)
         if match:
-            kept.append(f"{0:016x} {match[1]}")
+            kept.append(f"{0:016x} {_unmoduled(match[1])}")
     return "\n".join(kept) + "\n"
+
+
+def _unmoduled(symbol: str) -> str:
+    """Return *symbol* without the name of a module that is not one of TDX or KVM."""
+    name, bracket, module = symbol.partition("[")
+    if not bracket or module.rstrip("]") in ("kvm", "kvm_intel", "core"):
+        return symbol
+    return f"{name}[{SCRUBBED}]"
 
 
 def filter_options(text: str) -> str:
@@ -299,6 +320,9 @@ def filter_log(text: str) -> str:
     return lines.text()
 
 
+_MOST_HOSTS = 64
+
+
 class _LogFilter:
     """Keeps lines by their number; those of a stack until it is known whose it is."""
 
@@ -306,9 +330,12 @@ class _LogFilter:
         self._kept: list[str] = []
         self._stack: list[int] = []
         self._involved = False
+        self._hosts: set[str] = set()
 
     def add(self, line: str) -> None:
         read = read_line(line)
+        if read.host and len(self._hosts) < _MOST_HOSTS:
+            self._hosts.add(read.host)
         self._kept.append("")
         if read.speaker is Speaker.PROGRAM:
             return
@@ -325,7 +352,7 @@ class _LogFilter:
 
     def text(self) -> str:
         self._end_stack()
-        return "\n".join(self._kept)
+        return _unnamed("\n".join(self._kept), known_names(self._hosts))
 
     def _add_to_stack(self, head: str, message: str) -> None:
         function = frame_function(message)
@@ -356,7 +383,7 @@ def _kept_line(head: str, message: str) -> str:
         if message.startswith(begin):
             return f"{head}{begin}{filter_options(message.removeprefix(begin)).strip()}"
     if message.startswith("Linux version "):
-        return f"{head}{' '.join(message.split()[:3])}"
+        return f"{head}Linux version {local_release((message.split() + [''] * 3)[2])}".rstrip()
     return f"{head}{scrub(message)}"
 
 

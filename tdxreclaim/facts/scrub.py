@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError
 from tdxreclaim.facts.kernel import parse_release
+from tdxreclaim.tables.distributions import DISTRIBUTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from tdxreclaim.facts.sources.base import Source
 
 SCRUBBED = "scrubbed"
+
+
+_VIRTUAL = (
+    r"DMI: (?:QEMU|Red Hat KVM|VMware, Inc\. VMware|innotek GmbH VirtualBox|Bochs|Xen HVM domU"
+    r"|Google Google Compute Engine|Microsoft Corporation Virtual Machine|OpenStack|Parallels)"
+)
 
 
 # What identifies, wherever it stands.
@@ -26,19 +33,17 @@ _SCRUBS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![\w.+-])[\w.+-]+@[\w.-]+"), SCRUBBED),
     (
         re.compile(
-            r"(serial|asset tag|uuid|hostname)((?: number| no\.?)? ?[:=#] ?)\S.*", re.IGNORECASE
+            r"(serial|asset[ _]tag|uuid|host ?name|fru|board|\b(?:vm|guest) name)"
+            r"((?:[ _](?:number|no\.?|text|id))?\s?[:=#]\s*)\S.*",
+            re.IGNORECASE,
         ),
         rf"\1\2{SCRUBBED}",
     ),
     (re.compile(r"(\bPPIN:? ?(?:0x)?)[0-9a-fA-F]+", re.IGNORECASE), rf"\1{SCRUBBED}"),
-    (re.compile(r"Hardware name: .*"), f"Hardware name: {SCRUBBED}"),
-)
-
-
-_MODEL_SPECIFIC = (
-    # ARM's serial number, and s390's of each processor.
-    (re.compile(r"^(Serial\s*:).*$", re.MULTILINE), r"\1 0"),
-    (re.compile(r"(identification = )[0-9A-Fa-f]+"), r"\g<1>000000"),
+    (re.compile(r"(Hardware name|Machine model): .*"), rf"\1: {SCRUBBED}"),
+    # A maker that tells of a virtual machine stays.
+    (re.compile(rf"({_VIRTUAL}).*"), rf"\1 {SCRUBBED}"),
+    (re.compile(rf"(^DMI: )(?!{_VIRTUAL[5:]}).*"), rf"\1{SCRUBBED}"),
 )
 
 
@@ -50,12 +55,23 @@ def _host_names(source: Source) -> list[str]:
             text = (source.read(path) or "").strip()
         except HostReadError:
             continue
-        names |= {text, text.partition(".")[0]}
+        names.add(text)
+    return known_names(names)
+
+
+def known_names(hosts: Iterable[str]) -> list[str]:
+    """Return the names to leave out, and their first labels, longest first."""
+    names = {name for host in hosts for name in (host, host.partition(".")[0])}
     return sorted((name for name in names if _NAME.fullmatch(name)), key=len, reverse=True)
 
 
-# Shorter names, and such as every machine may have, are in too many words.
-_NAME = re.compile(r"(?!localhost|linux|kernel|host\Z)[\w.-]{3,255}", re.IGNORECASE)
+# Shorter names, and such as every machine may have, are in too many words; the
+# others are what the lines themselves are about.
+_NAME = re.compile(
+    r"(?!(?:localhost|linux|kernel|host|tdx|kvm|kvm_intel|virt|mce|kexec|intel|module|cpu\d*|bios"
+    r"|seamcall|smpboot|error|hardware|scrubbed|tainted|local)(?:\.|\Z))[\w.-]{3,255}",
+    re.IGNORECASE,
+)
 
 
 def _unnamed(text: str, names: Iterable[str]) -> str:
@@ -72,7 +88,44 @@ def scrub(text: str) -> str:
     """
     for pattern, instead in _SCRUBS:
         text = pattern.sub(instead, text)
+    text = _RELEASE.sub(lambda match: local_release(match[0]), text)
     return _TASK.sub(_unnamed_task, text)
+
+
+# A release with what its builder added, as oopses name it.
+_RELEASE = re.compile(r"(?<![\w.])\d{1,2}\.\d{1,3}\.\d{1,3}[-+][\w.+~-]{1,200}", re.ASCII)
+
+
+_UPSTREAM = re.compile(r"\d{1,4}\.\d{1,4}(?:\.\d{1,5})?(?:-rc\d{1,3})?", re.ASCII)
+
+
+def local_release(release: str) -> str:
+    """Return *release*, what is not upstream's or a known distribution's of it as ``-local``.
+
+    Never cut off: it would be taken for upstream's.
+
+    >>> local_release("6.18.3-acme"), local_release("6.17.0-8-generic")
+    ('6.18.3-local', '6.17.0-8-generic')
+    """
+    if not release or any(re.fullmatch(each.form, release, re.ASCII) for each in DISTRIBUTIONS):
+        return release
+    version = _UPSTREAM.match(release)
+    if version is None:
+        return "local"
+    return release if version[0] == release else f"{version[0]}-local"
+
+
+def _local_releases(releases: Iterable[str]) -> Callable[[str], str]:
+    """Return what makes each of *releases* local in a text."""
+    changed = [each for each in releases if local_release(each) != each]
+    if not changed:
+        return str
+    # A folder's name may have the kind of its module behind it, none before.
+    longest_first = sorted(changed, key=len, reverse=True)
+    pattern = re.compile(
+        rf"(?<![\w.])(?:{'|'.join(map(re.escape, longest_first))})(?![\w~+]|[.-]\w)"
+    )
+    return lambda text: pattern.sub(lambda match: local_release(match[0]), text)
 
 
 # Where the kernel names a task.
@@ -94,12 +147,6 @@ def _unnamed_task(match: re.Match[str]) -> str:
     if _COMMON_TASK.fullmatch(match["name"]):
         return match[0]
     return f"{match['before']}{SCRUBBED}{match['after']}"
-
-
-def _scrub_cpuinfo(text: str) -> str:
-    for pattern, instead in _MODEL_SPECIFIC:
-        text = pattern.sub(instead, text)
-    return text
 
 
 def _scrub_version(text: str) -> str | None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tdxreclaim.facts.collect import collect, filter_log, filter_options, qemu_size
 from tdxreclaim.facts.places import MANIFEST
-from tdxreclaim.facts.scrub import scrub
+from tdxreclaim.facts.scrub import _RELEASE, local_release, scrub
 from tdxreclaim.facts.sources.base import Files
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ TICKET = "sosreport-spr-6.18-ticket"
 def answer(out: str) -> object:
     """Return a document without what names its source.
 
-    A capture has no stacks but those with KVM or TDX in them.
+    A capture has no stacks but those with KVM or TDX in them, and says local of
+    a release that names its builder.
     """
-    document = json.loads(out)
+    document = json.loads(_RELEASE.sub(lambda match: local_release(match[0]), out))
     for name in ("source", "logs", "headline"):
         document.pop(name, None)
     for name in ("findings", "timeline"):
@@ -304,3 +305,109 @@ def test_a_capture_of_a_capture_keeps_the_command_line(run: RunTool, tmp_path: P
 
 def test_what_belies_the_flags_is_kept() -> None:
     assert filter_options("ro quiet clearcpuid=smap,540 setcpuid=x=y\n") == "clearcpuid=smap,540\n"
+
+
+CANARIES = {
+    "proc/cpuinfo": (
+        "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\n"
+        "model name\t: acmevm77 of tallinn\nstepping\t: 8\nmicrocode\t: 0x2b000603\n"
+        "secret key\t: keycanary77\nSerial\t\t: serialcanary77\n"
+        "flags\t\t: fpu movdir64b\nbugs\t\t: tdx_pw_mce\nbogomips\t: 4000.00\n\n"
+    ),
+    "sos_commands/processor/lscpu": (
+        "tallinn$ lscpu\nArchitecture: x86_64\nCPU(s): 1\nVendor ID: GenuineIntel\n"
+        "  BIOS Model name: biosvm77\n  Model name: acmevm77\n  CPU family: 6\n  Model: 143\n"
+        "  Stepping: 8\n  Flags: fpu movdir64b\nL2: 2 MiB (1 instance)\n"
+    ),
+    "proc/sys/kernel/osrelease": "6.18.3-acmekernel77\n",
+    "proc/version": "Linux version 6.18.3-acmekernel77 (build77@farm77) (gcc) #1 SMP\n",
+    "proc/cmdline": "BOOT_IMAGE=/vmlinuz-6.18.3-acmekernel77 kvm_intel.tdx=1 tdx=secret77\n",
+    "proc/sys/kernel/hostname": "tallinn\n",
+    "boot/config-6.18.3-acmekernel77": 'CONFIG_INTEL_TDX_HOST=y\nCONFIG_X="cfgcanary77"\n',
+    "sys/module/kvm_intel/parameters/tdx": "paramcanary77\n",
+    "sys/fs/cgroup/misc.current": "cgroupcanary77 4\n",
+    "proc/kallsyms": (
+        "0000000000000000 T startup_64\t[modcanary77]\n"
+        "0000000000000000 t tdh_phymem_page_reclaim\t[modcanary77]\n"
+    ),
+    "var/log/dmesg": (
+        "Jun 24 11:07:17 loghost77.example kernel: [    0.000000] Linux version 6.18.3-acmekernel77 (b@farm77)\n"
+        "Jun 24 11:07:17 loghost77.example kernel: [    0.1] virt/tdx: loghost77 or tallinn at 10.77.88.99\n"
+        "[    0.2] Machine model: boardcanary77\n"
+        "[    0.3] DMI: Acme boardcanary77/B77, BIOS 1\n"
+        "[    0.3] DMI: QEMU acmevm77, BIOS 1\n"
+        "[    1.0] {1}[Hardware Error]:   fru_text: frucanary77 slot 1\n"
+        "[    1.1] mce: [Hardware Error]: serial number: serialcanary77\n"
+        "[    1.2] kvm_intel: asset_tag=assetcanary77\n"
+        "[    1.3] kvm_intel: 52:54:00:77:77:77 0a1b2c3d-7777-2222-3333-444455556666\n"
+        "[    1.4] kvm: vm name: acmevm77\n"
+        "[    2.0] INFO: task taskcanary77:4711 blocked for more than 120 seconds.\n"
+        "[    2.0]       Not tainted 6.18.3-acmekernel77 #1\n"
+        "[    2.0]  kvm_gmem_release+0x1/0x2\n[    2.0]  </TASK>\n"
+    ),
+}
+
+
+def test_no_canary_sings_in_a_capture(run: RunTool, tmp_path: Path) -> None:
+    for path, text in CANARIES.items():
+        (tmp_path / "host" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "host" / path).write_text(text)
+    ran = run("capture", "--from", "host", "-o", "c.tar", cwd=tmp_path)
+    assert ran.status == 0
+    with tarfile.open(tmp_path / "c.tar") as tar:
+        kept = {m.name: tar.extractfile(m).read().decode() for m in tar}  # type: ignore[union-attr]
+
+    for path, text in kept.items():
+        assert not re.search(r"77|tallinn|[Bb]oard|BIOS", f"{path}\n{text}"), (path, text)
+    assert kept["proc/sys/kernel/osrelease"] == "6.18.3-local\n"
+    assert "Linux version 6.18.3-local" in kept["var/log/dmesg"]
+    assert "DMI: QEMU" in kept["var/log/dmesg"]
+    assert "boot/config-6.18.3-local" in kept
+    assert run("check", "--from", "c.tar", cwd=tmp_path).status == 10
+
+
+def test_no_canary_sings_in_a_capture_of_a_log_alone(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(CANARIES["var/log/dmesg"])
+    assert run("capture", "--from", "log", "-o", "c.tar", cwd=tmp_path).status == 0
+    with tarfile.open(tmp_path / "c.tar") as tar:
+        for member in tar:
+            text = tar.extractfile(member).read().decode()  # type: ignore[union-attr]
+            assert not re.search(r"77|Acme", text)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        # Each has a line of which `check` makes a gap.
+        ("proc/cpuinfo", "{}processor = 1\n"),
+        ("proc/cpuinfo", "{}vendor_id\t: Genu"),
+        ("proc/cpuinfo", "{}> model : 143\n"),
+    ],
+)
+def test_what_was_not_understood_is_not_in_a_capture_either(
+    path: str, text: str, run: RunTool, tmp_path: Path
+) -> None:
+    (tmp_path / "host/proc").mkdir(parents=True)
+    whole = CANARIES["proc/cpuinfo"].replace("143", "173").replace("tdx_pw_mce", "spectre_v1")
+    (tmp_path / "host" / path).write_text(text.format(whole))
+    host = run("check", "--from", "host", cwd=tmp_path)
+    run("capture", "--from", "host", "-o", "c.tar", cwd=tmp_path)
+
+    assert host.status == run("check", "--from", "c.tar", cwd=tmp_path).status == 11
+
+
+@pytest.mark.parametrize(
+    ("release", "kept"),
+    [
+        ("6.18.3", "6.18.3"),
+        ("7.3.0-rc3", "7.3.0-rc3"),
+        ("6.18.3-acme", "6.18.3-local"),
+        ("6.18.3+", "6.18.3-local"),
+        ("6.18.3-local", "6.18.3-local"),
+        ("7.3.4+deb13-amd64", "7.3.4+deb13-amd64"),
+        ("5.14.0-427.13.1.el9_4.x86_64", "5.14.0-427.13.1.el9_4.x86_64"),
+        ("acme", "local"),
+    ],
+)
+def test_a_release_keeps_that_it_is_not_upstreams(release: str, kept: str) -> None:
+    assert local_release(release) == kept
