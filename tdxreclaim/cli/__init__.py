@@ -152,6 +152,8 @@ def _usage(error: click.UsageError) -> UsageError:
         if source is click.core.ParameterSource.ENVIRONMENT:
             what = str(error.param.envvar)
         message = error.message or message
+        if isinstance(error, click.MissingParameter):
+            message = f"missing {error.param.human_readable_name}"
     elif isinstance(error, click.NoSuchOption | click.BadOptionUsage):
         what = error.option_name
     command = error.ctx.command_path if error.ctx else "tdxreclaim"

@@ -48,7 +48,7 @@ def _result_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--name", metavar="NAME", help="What the result is called."),
         click.option(
-            "--output", "-o", metavar="FILE", help="Write the calibration to FILE, whole."
+            "--output", "-o", metavar="FILE", help="Write the calibration to FILE atomically."
         ),
         format_option("text", "json", "toml"),
         color_option,

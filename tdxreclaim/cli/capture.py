@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     default="tdxreclaim-capture.tar.gz",
     show_default=True,
-    help="Write to FILE, whole; - is standard output.",
+    help="Write to FILE atomically; - is standard output.",
 )
 @click.option("--from", "from_", metavar="PATH", help="Capture a captured host anew, not this one.")
 @click.option(

@@ -37,7 +37,9 @@ MERGE = "merge"
 @click.option(
     "--output", "-o", metavar="FILE", help="Write to FILE atomically; - is standard output."
 )
-@click.option("--exit-zero", is_flag=True, help="Exit 0 whatever is found; errors still do not.")
+@click.option(
+    "--exit-zero", is_flag=True, help="Exit 0 whatever is found; errors still exit non-zero."
+)
 @help_option
 @click.pass_context
 def fleet(

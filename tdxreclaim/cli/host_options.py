@@ -207,7 +207,7 @@ def _nothing_but(faked: FakedCpu) -> tuple[Host, FakedCpu]:
     for option, value in (("--family", faked.family), ("--model", faked.model)):
         if value is None:
             raise UsageError(
-                option, "needed with the other parts of a CPU (or lay them over --live)"
+                option, "needed with the other parts of a CPU (or apply them to this host: --live)"
             )
     return Host(nothing_known(), "command line", "faked"), faked._replace(
         vendor=faked.vendor or INTEL

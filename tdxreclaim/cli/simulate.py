@@ -126,8 +126,8 @@ def simulate(
     """Emulate the shutdown of a TD: how long it takes, and what it leaves behind.
 
     CPU and kernel are this host's, a captured one's or faked, as in check.
-    The steps are done on emulated pages, exact in their states; times come
-    from a calibration and are ranges.  Exit status 20: it ends in machine
+    Emulates the shutdown page by page and estimates its time from a
+    calibration, as a range.  Exit status 20: it ends in machine
     checks, or pages do not come back as they should.
     """
     record = read_calibration(calibration)

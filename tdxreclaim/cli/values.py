@@ -88,7 +88,9 @@ def parse_vendor(option: str, text: str) -> str:
     """
     vendor = VENDOR_NAMES.get(text.strip().lower())
     if vendor is None:
-        raise UsageError(option, f"{text!r} is no CPUID vendor (GenuineIntel, AuthenticAMD, ...)")
+        raise UsageError(
+            option, f"{text!r} is not a CPUID vendor (GenuineIntel, AuthenticAMD, ...)"
+        )
     return vendor
 
 

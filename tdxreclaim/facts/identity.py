@@ -172,7 +172,7 @@ def _by_log(reader: Reader) -> Identity | None:
     if log.group is None or log.cpu is None:
         return None
     if not log.whole and log.group.vendor not in OTHER_VENDORS:
-        why = "no whole boot: its Linux version line and its one CPU0 line, with nothing cut out"
+        why = "not one whole boot, from its Linux version line to its one CPU0 line, uncut"
         reader.gaps.append(Gap(reader.source.label(reader.log_path), why))
     reading = CpuReading(architecture="x86", groups=(log.group.sized(1),))
     return Identity(reading, reader.log_line(log.cpu), reader.log_path)

@@ -85,7 +85,7 @@ def answer(vendor: str, family: str, model: str, stepping: str, kernel: str) -> 
     name = vendor.strip().lower()
     known = VENDOR_NAMES.get(name, INTEL if not name else None)
     if known is None:
-        raise MalformedInputError("vendor", f"{flat(vendor[:_LONGEST])!r} is no CPUID vendor")
+        raise MalformedInputError("vendor", f"{flat(vendor[:_LONGEST])!r} is not a CPUID vendor")
     cpu = FakedCpu(
         "inventory",
         known,

@@ -72,7 +72,7 @@ def _judge(group: CpuGroup, facts: HostFacts, errata: Errata) -> Processor:
             group=group, silicon=Silicon.UNKNOWN, rule=SiliconRule.CPU_INCOMPLETE, because=because
         )
     if vendor != INTEL:
-        because = f"{vendor!r} is no vendor that is known"
+        because = f"unknown vendor {vendor!r}"
         return Processor(
             group=group, silicon=Silicon.UNKNOWN, rule=SiliconRule.VENDOR_UNKNOWN, because=because
         )

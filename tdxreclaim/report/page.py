@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LEAST_WIDTH = 40
-_LEAST_ROOM = 16
+_LEAST_ROOM = 28
 
 
 _INDENT = 2

@@ -144,6 +144,37 @@ WORDS = (
         _TERM,
         "The order that releases the HKID before the pages; faster, and in no release up to 7.3.4.",
     ),
+    Word("identity-not-read", _TERM, "Evidence of the CPU was incomplete: no 0 and no 12."),
+    Word("kernel-not-read", _TERM, "Evidence of the kernel could not be read."),
+    Word("tdx-not-read", _TERM, "Evidence of the state of TDX could not be read."),
+    Word("log-not-read", _TERM, "A kernel log could not be read, or not whole."),
+    Word("verified", _TERM, "Read in a primary source, which is cited."),
+    Word("inferred", _TERM, "Follows from what was read, and was not seen itself."),
+    Word("unverified", _TERM, "Said by somebody, or assumed; no source was read."),
+    Word(
+        "contested", _TERM, "Sources that were read disagree; the worse is taken where it matters."
+    ),
+    Word(
+        "critical", _TERM, "A finding that loses memory, keys or data, or crashes hosts: act now."
+    ),
+    Word("error", _TERM, "A finding that breaks something: act."),
+    Word("warning", _TERM, "A finding to act on when there is time."),
+    Word("notice", _TERM, "A finding that is good to know; nothing to do."),
+    Word("benign", _TERM, "A line that looks bad and is not."),
+    Word("live", _TERM, "Facts of this host, read now."),
+    Word("captured", _TERM, "Facts of a host that were read there earlier."),
+    Word("faked", _TERM, "Facts that were given on the command line."),
+    Word(
+        "together",
+        _TERM,
+        "All TDs of a drain are stopped at once; the one that takes longest counts.",
+    ),
+    Word(
+        "one-by-one", _TERM, "The TDs of a drain are stopped one after another; their times add up."
+    ),
+    Word("phase A", _TERM, "Guest pages: block, track, remove, write back and clear, one by one."),
+    Word("phase B", _TERM, "Release of the HKID, under a lock of the whole host; milliseconds."),
+    Word("phase C", _TERM, "Control and Secure-EPT pages, reclaimed one by one."),
     Word("not-x86", _RULE, "Another architecture. Not applicable."),
     Word(
         "kernel-flag",

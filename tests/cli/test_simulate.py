@@ -292,7 +292,7 @@ def test_a_fatal_td_leaks_until_6_18_and_comes_back_unsafe_after(
         return
     assert "262,144 pages go back to the host uncleared while the TD owns them" in text
     assert "Inferred from the kernel's code, not observed" in text
-    assert ("raises 16 #MC" in text) == (cpu == "spr")
+    assert ("raises 16 machine checks" in text) == (cpu == "spr")
     assert ("Use no kexec" in text) == (cpu == "spr")
     assert "what the host has put there by then is lost" in text
 

@@ -51,7 +51,7 @@ class Gauge:
         number, text = self._first
         looks, command = next(
             ((name, command) for pattern, name, command in _LOOKS if pattern.match(text)),
-            ("plain text without the heads of log lines", "journalctl -k -o short-iso"),
+            ("plain text, not log lines", "journalctl -k -o short-iso"),
         )
         share = self.unread / (self.unread + self.read)
         return Unread(

@@ -219,4 +219,18 @@ def _number(name: str) -> Iterator[Topic]:
     yield Topic(f"0x{value:016x}", "status", (("means", name_status(f"0x{value:x}")),))
 
 
-_LOOK_UPS = (_kernel, _cpu, _number)
+def _by_name(name: str) -> Iterator[Topic]:
+    """Yield the leaf (``TDH.SYS.DISABLE``) or the status of that name."""
+    from tdxreclaim.tables.seamcalls import Leaf, Status
+
+    plain = _plain(name).replace("-", "_").upper()
+    if plain in Leaf.__members__:
+        leaf = Leaf[plain]
+        yield Topic(leaf.spelling, "SEAMCALL leaf", (("means", f"leaf number {int(leaf)}"),))
+    for status in Status:
+        if plain in (status.name, status.name.removeprefix("TDX_")):
+            code = ("code", f"0x{int(status):016x}")
+            yield Topic(status.name, "status", (code,))
+
+
+_LOOK_UPS = (_kernel, _cpu, _number, _by_name)

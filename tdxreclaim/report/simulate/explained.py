@@ -161,13 +161,13 @@ def _afterwards(sheet: Page, simulation: Simulation) -> None:
         sheet.item(
             f"{many(result.contested_reads, 'line')} had the TD Owner bit when the host read "
             "them: zeros by the specification's prose and Linux, which is taken; an unofficial "
-            "note says poison, and each would be a #MC. See scenario keyid0-reads-zeros."
+            "note says poison, and each would be a machine check. See scenario keyid0-reads-zeros."
         )
     if not result.machine_check_count:
         sheet.item("No machine check.")
         return
     sheet.item(
-        f"Poison was consumed in {many(result.machine_check_count, 'line')}: each is a #MC. "
+        f"Poison was consumed in {many(result.machine_check_count, 'line')}: each is a machine check. "
         "The first addresses:"
     )
     for check in result.machine_checks[:_MOST_LISTED]:
@@ -196,7 +196,9 @@ def _handed_back(sheet: Page, simulation: Simulation) -> None:
         f"({simulation.handed_back_source})."
     )
     if affected:
-        sheet.item("The next partial write to such a page poisons a line; its next read is a #MC.")
+        sheet.item(
+            "The next partial write to such a page poisons a line; its next read is a machine check."
+        )
     if result.overwritten_lines:
         sheet.item(
             f"Up to {many(result.overwritten_lines, 'line')} are still in the caches and are "

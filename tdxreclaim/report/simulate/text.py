@@ -78,6 +78,8 @@ def _summary(sheet: Page, simulation: Simulation, block: str) -> None:
     if simulation.result.handed_back:
         kexec = " Use no kexec." if simulation.scene.platform.erratum else ""
         sheet.labelled("do", f"Stop the host's other TDs, then reboot it.{kexec}")
+    elif simulation.unsafe_pages and not simulation.result.clears:
+        sheet.labelled("do", "Let the kernel clear: on this CPU its pages are not safe otherwise.")
     calibration = simulation.calibration
     sheet.labelled(
         "how sure",
@@ -180,7 +182,7 @@ def headline(simulation: Simulation) -> str:
     if clear.likely_ns and Action.CLEAR in simulation.calibration.stand_ins:
         said += " The clearing is priced by a stand-in, not by MOVDIR64B."
     if result.machine_check_count:
-        said += f" Using the memory again then raises {result.machine_check_count:,} #MC."
+        said += f" Using the memory again then raises {many(result.machine_check_count, 'machine check')}."
     elif simulation.unsafe_pages and not result.handed_back:
         said += f" {many(simulation.unsafe_pages, 'page')} come back that are not safe to use."
     if result.pages_leaked:

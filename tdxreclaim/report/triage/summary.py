@@ -86,7 +86,7 @@ class Triage:
             )
         if self.not_read:
             return f"{counted(others, 'notice')}." if others else ""
-        return f"Nothing {'else ' if asked else ''}found that needs action{notices}."
+        return f"Nothing {'else ' if asked else ''}needs action{notices}."
 
     def to_act_on(self, asked: Kind | None = None) -> list[Finding]:
         """Return the findings that count, but for the answer to what was asked."""
