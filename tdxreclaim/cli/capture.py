@@ -11,10 +11,11 @@ import click
 
 from tdxreclaim import __version__
 from tdxreclaim.cli.output import emit, emit_bytes, help_option, write_bytes_whole
-from tdxreclaim.errors import UsageError
+from tdxreclaim.errors import MalformedInputError, UsageError
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.collect import HostCapture
+    from tdxreclaim.facts.sources.base import Source
 
 
 @click.command(
@@ -74,7 +75,32 @@ def _collect(from_: str | None, include: list[str]) -> HostCapture:
 
     also = ALSO_WANTED.union(include)
     with contextlib.closing(open_capture(from_, also=also).source) as source:
-        return collect(source, include=include)
+        captured = collect(source, include=include)
+        _check_no_stronger(captured, source, from_)
+        return captured
+
+
+def _check_no_stronger(captured: HostCapture, source: Source, name: str) -> None:
+    """Refuse a capture that says more than what it was made of.
+
+    Raises:
+        MalformedInputError: the original's evidence is not whole, is of several
+            hosts or contradicts itself, and the capture would hide that.
+
+    """
+    from tdxreclaim.facts.host import read_host
+    from tdxreclaim.facts.sources.base import Files
+    from tdxreclaim.policy.decide import decide
+
+    texts = {each.path: each.text for each in captured.taken}
+    after = decide(read_host(Files(texts))).verdict
+    if after.must_clear:
+        return
+    before = decide(read_host(source))
+    if before.verdict is not after:
+        raise MalformedInputError(
+            name, f"a capture would hide what was found: {before.verdict}: {before.because}"
+        )
 
 
 def _checked(path: str) -> str:

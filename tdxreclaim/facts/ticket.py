@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, NotReadError, TdxReclaimError
 from tdxreclaim.facts import host, places
-from tdxreclaim.facts.evidence import Evidence, Gap, Origin
+from tdxreclaim.facts.evidence import Evidence, Gap, Origin, flat
 from tdxreclaim.facts.logs.bringup import LogReading
 from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
 from tdxreclaim.facts.logs.prose import add_prose
@@ -25,7 +25,6 @@ from tdxreclaim.facts.sources import tar, unpack
 from tdxreclaim.facts.sources.base import (
     KERNEL_LOG,
     TEXT_LIMIT_BYTES,
-    Files,
     Source,
     file_size,
     is_directory,
@@ -280,9 +279,11 @@ class TicketReader:
         if form is not None and form is not capture.CaptureFormat.KERNEL_LOG:
             with stream:
                 data = _whole(stream, name)
-            self._sources.append(
-                Files({capture.PLACE[form]: data.decode("utf-8", "replace")}, label=name)
-            )
+            files = capture.files_of(data.decode("utf-8", "replace"), name, form)
+            gaps = files.survey()
+            if gaps:
+                raise MalformedInputError(name, gaps[0].why)
+            self._sources.append(files)
             return form
         # Of what was not understood the log says so itself.
         for log in self._scan(in_utf8(stream, head), name):
@@ -331,36 +332,55 @@ class TicketReader:
         found: dict[str, str | HostReadError] = {}
         before = len(self._logs)
         prefix: str | None = None
-        kept = 0
+        cpuinfos: list[tuple[str, int]] = []
         try:
             for member in tar.members(stream):
                 inside, path = _split(member.name)
-                if path is None or (prefix is not None and inside != prefix):
+                if path is None:
                     continue
-                prefix = inside
-                if member.refusal is not None:
-                    self._refuse(found, path, member.refusal)
-                elif _is_host_file(path):
-                    kept += member.size
-                    if kept > TEXT_LIMIT_BYTES:
-                        found.setdefault(path, too_long(path))
-                        continue
-                    text = io.BufferedReader(member.stream).read()
-                    found.setdefault(path, text.decode("utf-8", "replace"))
-                    if path in places.KERNEL_LOGS:
-                        self._scan(io.BytesIO(text), self._inside + path)
-                elif len(self._logs) < _MOST_LOGS:
-                    self._scan_member(member, path)
+                if path == places.CPUINFO and member.refusal is None:
+                    # Whoever unpacks it has the last one; one that differs is another host.
+                    text = io.BufferedReader(member.stream).read(TEXT_LIMIT_BYTES)
+                    cpuinfos.append((member.name, hash(text)))
+                    if prefix in (None, inside):
+                        prefix = inside
+                        found.setdefault(path, text.decode("utf-8", "replace"))
+                elif prefix in (None, inside):
+                    prefix = inside
+                    self._read_member(member, path, found)
+        except tar.TrailingDataError as error:
+            raise MalformedInputError(name, str(error)) from error
         except _ERRORS as error:
             self._unread.append(
                 Evidence(name, f"the archive is damaged or cut short ({error})", Origin.CAPTURED)
             )
+        other = next((each for each, seen in cpuinfos if seen != cpuinfos[0][1]), None)
+        if other is not None:
+            why = f"several captured hosts are in it: {flat(other)} is of another one"
+            raise MalformedInputError(name, why)
         if not found and len(self._logs) == before:
             why = "neither a captured host nor a log is in it"
             if self._unread:
                 why = f"not readable as tar ({self._unread[-1].observed})"
             raise MalformedInputError(name, why)
         self._sources.append(_Kept(found))
+
+    def _read_member(
+        self, member: tar.Member, path: str, found: dict[str, str | HostReadError]
+    ) -> None:
+        if member.refusal is not None:
+            self._refuse(found, path, member.refusal)
+        elif _is_host_file(path):
+            kept = sum(len(text) for text in found.values() if isinstance(text, str))
+            if kept + member.size > TEXT_LIMIT_BYTES:
+                found.setdefault(path, too_long(path))
+                return
+            text = io.BufferedReader(member.stream).read()
+            found.setdefault(path, text.decode("utf-8", "replace"))
+            if path in places.KERNEL_LOGS:
+                self._scan(io.BytesIO(text), self._inside + path)
+        elif len(self._logs) < _MOST_LOGS:
+            self._scan_member(member, path)
 
     def _refuse(self, found: dict[str, str | HostReadError], path: str, why: str) -> None:
         if _is_host_file(path):

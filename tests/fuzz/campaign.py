@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import TdxReclaimError
 from tdxreclaim.facts.host import read_host
-from tdxreclaim.facts.sources.recognise import _files, recognise
+from tdxreclaim.facts.sources.recognise import files_of, recognise
 from tdxreclaim.policy.decide import decide
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def status_of(text: str) -> int:
     if form is None or "\0" in text[:65536]:
         return 3
     try:
-        return int(decide(read_host(_files(text, "x", form), symbols=False)).verdict.exit_status)
+        return int(decide(read_host(files_of(text, "x", form), symbols=False)).verdict.exit_status)
     except TdxReclaimError as error:
         return int(error.exit_status)
 

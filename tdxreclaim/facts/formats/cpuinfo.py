@@ -19,6 +19,7 @@ from tdxreclaim.facts.cpu import (
 )
 from tdxreclaim.facts.evidence import GapList
 from tdxreclaim.facts.formats.paste import SIGNS, is_harmless
+from tdxreclaim.tables.errata import ERRATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,6 +141,29 @@ _BLANK = ("", "")
 _NOTHING = ("\n", "")
 
 
+# Another line in this one: a paste that lost its line ends.
+_ANOTHER_LINE = re.compile(r"\b(?:processor|vendor_id|cpu family|model|stepping|flags|bugs)\s*: ?")
+_WORDS = re.compile(r"[a-z0-9_ ]*")
+_TDX_BUGS = frozenset(f"bugs {erratum.id}" for erratum in ERRATA)
+
+
+def _doubt(key: str, value: str) -> str:
+    """Return why the value of a known key is not believed as it stands; empty if it is."""
+    if not value.isprintable():
+        return "characters that no terminal shows"
+    if _ANOTHER_LINE.search(value):
+        return "another line in it"
+    if key in _WORD_LINES:
+        if not _WORDS.fullmatch(value):
+            return "words that no kernel writes"
+        for word in value.split():
+            if key == "bugs" and word.startswith("tdx_") and f"bugs {word}" not in _TDX_BUGS:
+                return f"{word}, a bug about TDX that is not known here"
+            if key == "flags" and f"bugs {word}" in _TDX_BUGS:
+                return f"{word}, which is no flag"
+    return ""
+
+
 class _Blocks:
     """Takes a text apart into processors, noting every line that it makes nothing of."""
 
@@ -214,8 +238,9 @@ class _Blocks:
             key, value = pair
             self.keys.add(key) if len(self.keys) < _MOST_REMEMBERED else None
             if key in _KNOWN:
-                if not value.isprintable():
-                    self.gaps.add(number, f"{key} with characters that no terminal shows")
+                why = _doubt(key, value)
+                if why:
+                    self.gaps.add(number, f"{key} with {why}")
                 return pair
             if _ORDINARY_KEY.fullmatch(key) and not SIGNS.search(line):
                 return (key, "")
@@ -224,6 +249,8 @@ class _Blocks:
         return _NOTHING
 
     def end(self) -> None:
+        if self._block & _KNOWN and not self._values:
+            self.gaps.add(0, "a processor that says nothing of what it is")
         if self._values:
             if len(self.parsed) >= _MOST_PROCESSORS:
                 raise MalformedInputError(

@@ -128,10 +128,10 @@ def _open_file(
             why = f"a part of a kernel, not a captured host: give it as --image {name}"
         raise MalformedInputError(name, why)
     try:
-        text = read_bounded(stream, name).decode("utf-8", "replace")
+        text = read_bounded(stream, name).decode("utf-8", "replace").removeprefix("\ufeff")
     except errors as error:
         raise HostReadError(name, _reason(error)) from error
-    return Capture(_files(text, name, form), form)
+    return Capture(files_of(text, name, form), form)
 
 
 # How each form shows, wherever it stands in a text and whatever stands before it.
@@ -183,7 +183,7 @@ _IN_DRESS = re.compile(
 )
 
 
-def _files(text: str, name: str, form: CaptureFormat) -> Files:
+def files_of(text: str, name: str, form: CaptureFormat) -> Files:
     """Return *text* as the file of its form, and of every other form that shows in it.
 
     People paste one after the other: each is a witness, and none of them is whole.

@@ -41,6 +41,13 @@ class _Headers(NamedTuple):
     sparse: bool = False
 
 
+_READ_SIZE = 1 << 20
+
+
+class TrailingDataError(tarfile.ReadError):
+    """Something follows the end: two archives in one file look so."""
+
+
 class _Tar:
     """The members of a tar stream.
 
@@ -52,6 +59,17 @@ class _Tar:
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
         self._unread = 0
+
+    def _check_end(self) -> None:
+        """Read what follows the end: two archives in one file look so.
+
+        Raises:
+            TrailingDataError: it is more than zeros.
+
+        """
+        while chunk := self._stream.read(_READ_SIZE):
+            if chunk.count(0) != len(chunk):
+                raise TrailingDataError("more data after the end of the archive")
 
     def next(self) -> _Member | None:
         """Return the next member, ``None`` at the end.
@@ -69,6 +87,7 @@ class _Tar:
             try:
                 header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+                self._check_end()
                 return None
             if header.size < 0:
                 raise tarfile.ReadError("a member's size is negative")

@@ -1,0 +1,89 @@
+"""Two hosts, or two readings, in one input: no command takes the first and is silent."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import RunTool
+
+BLOCK = (
+    "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: {model}\n"
+    "model name\t: Intel(R) Xeon(R)\nstepping\t: 1\n"
+    "flags\t\t: fpu movdir64b tdx_host_platform\nbugs\t\t: spectre_v1 {bug}\n"
+    "bogomips\t: 4000.00\n\n"
+)
+GNR = BLOCK.format(model=173, bug="swapgs")
+SPR = BLOCK.format(model=143, bug="tdx_pw_mce")
+LOG = (
+    "[    0.000000] Linux version 6.18.2 (gcc) #1 SMP\n"
+    "[    0.300000] smpboot: CPU0: Intel(R) Xeon(R) (family: 0x6, model: 0xad, stepping: 0x1)\n"
+)
+
+
+def _tar(*members: tuple[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, text in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+TWO_HOSTS = {
+    "below": _tar(("proc/cpuinfo", GNR), ("b/proc/cpuinfo", SPR)),
+    "twice": _tar(("proc/cpuinfo", GNR), ("proc/cpuinfo", SPR)),
+    "joined": _tar(("proc/cpuinfo", GNR)) + _tar(("proc/cpuinfo", SPR)),
+    "text": (GNR + SPR.replace("processor\t: 0", "processor\t: 1")).encode(),
+    "forms": (GNR + LOG.replace("0xad", "0x8f")).encode(),
+}
+
+
+@pytest.mark.parametrize("command", ["check", "triage", "capture"])
+@pytest.mark.parametrize("name", TWO_HOSTS)
+def test_two_hosts_in_one_input(name: str, command: str, run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(TWO_HOSTS[name])
+    output = ("-o", "out.tar.gz") if command == "capture" else ()
+    status = run(command, "--from", "in", *output, cwd=tmp_path).status
+    assert status not in (1, 12)
+    if status == 0 and command == "capture":
+        assert run("check", "--from", "out.tar.gz", cwd=tmp_path).status not in (0, 12)
+    elif (name, command) != ("text", "triage"):
+        assert status != 0
+
+
+# A line that cannot be what a kernel prints, in a text that is whole otherwise.
+DOUBTS = {
+    "joined": GNR.replace("\nbugs\t\t: ", " bugs : spectre_v1 tdx_pw_mce\nbugs\t\t: "),
+    "in flags": GNR.replace("tdx_host_platform", "tdx_host_platform tdx_pw_mce"),
+    "in a name": GNR.replace("Xeon(R)", "Xeon(R) processor : 9 cpu family : 6 model : 143"),
+    "cut word": GNR.replace("swapgs", "tdx_pw_"),
+    "nameless": GNR + "model name\t: Intel(R) Xeon(R) Platinum 8480+\nphysical id\t: 1\n\n",
+}
+
+
+@pytest.mark.parametrize("name", DOUBTS)
+def test_a_doubtful_line_is_no_whole_evidence(name: str, run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(DOUBTS[name])
+    assert run("check", "--from", "cpuinfo", cwd=tmp_path).status in (10, 11)
+
+
+def test_a_byte_order_mark_is_no_line(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("\ufeff" + GNR)
+    assert run("check", "--from", "cpuinfo", cwd=tmp_path).status == 0
+
+
+def test_a_capture_says_no_more_than_what_it_was_made_of(run: RunTool, tmp_path: Path) -> None:
+    odd = "\x1b[32m[    0.3] \x1b[0msmpboot: CPU0: Intel(R) Xeon(R) (family: 0x6, model: 0x8f)\n"
+    (tmp_path / "log").write_text(LOG + odd)
+    assert run("check", "--from", "log", cwd=tmp_path).status in (10, 11)
+    ran = run("capture", "--from", "log", "-o", "out.tar.gz", cwd=tmp_path)
+    if ran.status == 0:
+        assert run("check", "--from", "out.tar.gz", cwd=tmp_path).status in (10, 11)
