@@ -207,7 +207,7 @@ def test_every_way_to_fake_a_cpu_means_the_same(cpu: CpuModel) -> None:
         ("6/0xzz", "not a number"),
         ("pentium", "not known"),
         ("", "not known"),
-        ("GenuineIntle/6/143", "no CPUID vendor"),
+        ("GenuineIntle/6/143", "not a CPUID vendor"),
         ("\u0666/\u0661", "not known"),
         ("6/" + "9" * 5000, "not a number"),
     ],
@@ -222,7 +222,7 @@ def test_a_misspelt_intel_is_not_another_vendor() -> None:
     assert INTEL not in OTHER_VENDORS
     assert parse_vendor("--vendor", "intel") == INTEL
     assert parse_vendor("--vendor", "genuineintel") == INTEL
-    with pytest.raises(UsageError, match="no CPUID vendor"):
+    with pytest.raises(UsageError, match="not a CPUID vendor"):
         parse_vendor("--vendor", "GenuineIntle")
 
 
