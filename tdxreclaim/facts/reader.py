@@ -162,6 +162,8 @@ class Reader:
                 shown.add((int(line["family"], 16), int(line["model"], 16)))
             else:
                 mangled += 1
+        # Also of a line that a mail program broke.
+        shown |= {(int(each[1], 16), int(each[2], 16)) for each in _NUMBERS.finditer(text)}
         if mangled:
             why = f"{mangled} lines name a CPU and cannot be read"
             self.gaps.append(Gap(self.source.label(path), why))
@@ -204,6 +206,7 @@ class Reader:
 
 
 # The line with which the kernel names its processor, also where it was broken.
+_NUMBERS = re.compile(r"\(family: 0x([0-9a-f]{1,8}), model: 0x([0-9a-f]{1,8})", re.IGNORECASE)
 _CPU_LINE = re.compile(
     r"(?:smpboot: CPU0: (?!Thermal|Hyper)|CPU0: (?=[^\n]{0,200}famil))[^\n]{0,200}?"
     r"(?:(?P<whole>\(family: 0x(?P<family>[0-9a-f]{1,8}), model: 0x(?P<model>[0-9a-f]{1,8})(?:, stepping: 0x[0-9a-f]+)?\))|$)",

@@ -87,3 +87,9 @@ def test_a_capture_says_no_more_than_what_it_was_made_of(run: RunTool, tmp_path:
     ran = run("capture", "--from", "log", "-o", "out.tar.gz", cwd=tmp_path)
     if ran.status == 0:
         assert run("check", "--from", "out.tar.gz", cwd=tmp_path).status in (10, 11)
+
+
+def test_a_cpu_line_that_is_broken_in_two_is_seen(run: RunTool, tmp_path: Path) -> None:
+    broken = "[    0.3] smpboot: CP\nU0: Intel(R) (family: 0x6, model: 0x8f, stepping: 0x8)\n"
+    (tmp_path / "log").write_text(broken + LOG)
+    assert run("check", "--from", "log", cwd=tmp_path).status in (10, 11)
