@@ -148,9 +148,7 @@ def advise(
                 f"{_that_clears(kernel)}."
             )
         case Posture.CLEARS_AS_REQUIRED:
-            advice.append(
-                "Leave the clearing alone: no kernel can make it unnecessary on this CPU."
-            )
+            advice.append("Leave the clearing alone: on this CPU every kernel needs it.")
         case Posture.CLEARS_NEEDLESSLY:
             advice.append(f"Move to {FIRST_THAT_SKIPS} or later. {_SAVING}")
         case Posture.SKIPS_SAFELY:

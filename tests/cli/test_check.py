@@ -494,3 +494,9 @@ def test_explain_adds_to_the_answer_and_changes_none_of_it(host: str, run: RunTo
     assert long[: len(short)] == short
     for heading in ("Why", "Evidence", "All that was weighed"):
         assert heading in long
+
+
+@pytest.mark.parametrize("kernel", ["6.17", "6.18", "7.1", "7.3"])
+@pytest.mark.parametrize("cpu", ["spr", "emr", "gnr", "cwf", "6/0x6a"])
+def test_a_what_if_fits_a_screen(cpu: str, kernel: str, run: RunTool) -> None:
+    assert len(run("check", "--cpu", cpu, "--kernel", kernel).out.splitlines()) <= 15
