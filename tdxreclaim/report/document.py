@@ -9,6 +9,7 @@ from tdxreclaim.report.check.report import TOOL, VERSION
 
 if TYPE_CHECKING:
     from tdxreclaim.errors import TdxReclaimError
+    from tdxreclaim.facts.evidence import Coverage
 
 ERROR_SCHEMA = "tdxreclaim.error/1"
 
@@ -45,3 +46,11 @@ def dump_line(document: dict[str, object]) -> str:
 def tool() -> dict[str, str]:
     """Return what made a document: the tool and its version."""
     return {"name": TOOL, "version": VERSION}
+
+
+def coverage(read: Coverage) -> dict[str, object]:
+    """Return how much of the evidence was read, and what was not."""
+    return {
+        "whole": read.whole,
+        "gaps": [{"part": gap.part, "place": gap.place, "why": gap.why} for gap in read.gaps],
+    }

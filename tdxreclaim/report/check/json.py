@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.report.document import dump, tool
+from tdxreclaim.report.document import coverage, dump, tool
 
 if TYPE_CHECKING:
     from tdxreclaim.policy.model import Processor
@@ -66,13 +66,7 @@ def document(report: Report) -> dict[str, object]:
             "kexec": decision.kernel.kexec,
             "kexec_because": decision.kernel.kexec_because,
         },
-        "coverage": {
-            "whole": decision.coverage.whole,
-            "gaps": [
-                {"part": gap.part, "place": gap.place, "why": gap.why}
-                for gap in decision.coverage.gaps
-            ],
-        },
+        "coverage": coverage(decision.coverage),
         "warnings": list(decision.warnings),
         "advice": list(decision.advice),
         "evidence": [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.estimate import degrees_of_freedom
 from tdxreclaim.engine.states import describe
-from tdxreclaim.report.document import dump, tool
+from tdxreclaim.report.document import coverage, dump, tool
 from tdxreclaim.report.simulate.text import PHASE_NAMES, headline
 from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action
@@ -57,6 +57,7 @@ def render(simulation: Simulation) -> str:
             "cpu": scene.cpu,
             "verdict": simulation.decision.verdict,
             "rule": simulation.decision.rule,
+            "coverage": coverage(simulation.decision.coverage),
             "affected": scene.platform.erratum,
             "mode": scene.platform.mode,
             "seam_nr": scene.platform.seam_nr,
