@@ -50,7 +50,8 @@ def parse_size(option: str, text: str) -> int:
     if size <= 0:
         raise UsageError(option, "must be greater than 0")
     if unit in _EXACT and size % PAGE_BYTES:
-        raise UsageError(option, f"{text} is not a whole number of 4 KiB pages")
+        cure = f", in bytes: write {text}GiB if it is meant so" if not unit else ""
+        raise UsageError(option, f"{text} is not a whole number of 4 KiB pages{cure}")
     return -int(-size // PAGE_BYTES) * PAGE_BYTES
 
 

@@ -153,9 +153,12 @@ def _usage(error: click.UsageError) -> UsageError:
             what = str(error.param.envvar)
         message = error.message or message
         if isinstance(error, click.MissingParameter):
-            message = f"missing {error.param.human_readable_name}"
+            message = "missing"
     elif isinstance(error, click.NoSuchOption | click.BadOptionUsage):
         what = error.option_name
+        if isinstance(error, click.NoSuchOption):
+            near = f"; nearest: {', '.join(error.possibilities)}" if error.possibilities else ""
+            message = f"no such option{near}"
     command = error.ctx.command_path if error.ctx else "tdxreclaim"
     message = " ".join(message.split()).rstrip(".")
     return UsageError(what, f"{message} (see {command} --help)")

@@ -54,6 +54,8 @@ def _more(page: Page, count: int) -> None:
 
 
 def _groups(page: Page, fleet: Fleet) -> None:
+    if not fleet.groups:
+        return
     page.heading("Groups")
     rows = [
         (
