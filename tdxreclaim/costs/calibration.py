@@ -134,7 +134,7 @@ class StepCost:
         return envelope([span for each in causes for span in self._curves(each, amounts[each])])
 
     def _curves(self, cause: CostCause, amount: int | None) -> list[Span]:
-        curve = self._curve(cause)
+        curve = self.curve(cause)
         if amount is None:
             return [span for _, span in curve]
         first, last = curve[0], curve[-1]
@@ -146,8 +146,8 @@ class StepCost:
         left, right = next(pair for pair in pairwise(curve) if pair[0][0] < amount <= pair[1][0])
         return [_between(left, right, amount)]
 
-    def _curve(self, cause: CostCause) -> list[tuple[int, Span]]:
-        """The points of a cause, ascending; several at one amount are one."""
+    def curve(self, cause: CostCause) -> list[tuple[int, Span]]:
+        """The cost by the amount of a cause, ascending; several points at one amount are one."""
         found: dict[int, list[Span]] = {}
         for point in self.points:
             amount = point.amount(cause)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, NamedTuple, Protocol, assert_never
 
 from tdxreclaim.engine.faults import NOTHING, Injections, busy_turns
 from tdxreclaim.engine.module import Platform
@@ -38,6 +38,22 @@ LEAVES_OUT = (
 
 # High over low from which on each cause is named.
 _NAMES_CAUSES = 1.5
+
+
+class Size(Protocol):
+    """What of a TD's shape its counts of steps depend on."""
+
+    @property
+    def guest_pages(self) -> int:
+        """Private pages of the guest."""
+
+    @property
+    def vcpus(self) -> int:
+        """Its vCPUs."""
+
+    @property
+    def control_pages(self) -> int:
+        """Pages that are not the guest's."""
 
 
 class Contradiction(NamedTuple):
@@ -210,7 +226,7 @@ def estimate(
 
 
 def step_counts(
-    shape: Shape, plan: Plan, platform: Platform, injections: Injections = NOTHING
+    shape: Size, plan: Plan, platform: Platform, injections: Injections = NOTHING
 ) -> Counts:
     """How often each step is done in each phase, in closed form.
 

@@ -21,12 +21,28 @@ if TYPE_CHECKING:
 _ENTRIES_PER_SEPT_PAGE = 512
 
 
+_TDCX_PAGES = 5
+_TDCS_PAGES = 6
+
+
 MAX_VCPUS = 4096
 """A guard against slips of the keyboard, not a limit of TDX."""
 
 
 MAX_PFN = 1 << 40
 """Physical addresses have at most 52 bits."""
+
+
+def count_sept_pages(guest_pages: int) -> int:
+    """Return how many Secure-EPT pages map so many contiguous guest pages."""
+    leaves = -(-guest_pages // _ENTRIES_PER_SEPT_PAGE)
+    middle = -(-leaves // _ENTRIES_PER_SEPT_PAGE)
+    return leaves + middle - (-middle // _ENTRIES_PER_SEPT_PAGE)
+
+
+def count_control_pages(guest_pages: int, vcpus: int) -> int:
+    """Return what `Shape.control_pages` is of a TD of that size, without making one."""
+    return count_sept_pages(guest_pages) + vcpus * (_TDCX_PAGES + 1) + _TDCS_PAGES + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,9 +62,9 @@ class Shape:
     """Bytes that are private and mapped, where the guest did not accept all; None: all."""
     base_pfn: int = 0x100000
     """Page frame number of the first guest page; 0x100000 is 4 GiB."""
-    tdcx_pages_per_vcpu: int = 5
+    tdcx_pages_per_vcpu: int = _TDCX_PAGES
     """TDVPS pages less the TDVPR, as module 1.5.01 has them; a later one may report others."""
-    tdcs_pages: int = 6
+    tdcs_pages: int = _TDCS_PAGES
     """TDCS pages of module 1.5.01 without L2 VMs (9 with); a later one may report others."""
 
     def __post_init__(self) -> None:
@@ -90,11 +106,7 @@ class Shape:
         >>> Shape(memory_bytes=2**30, vcpus=1).sept_pages  # 512 + 1 + 1
         514
         """
-        total, below = 0, self.guest_pages
-        for _ in range(3):
-            below = -(-below // _ENTRIES_PER_SEPT_PAGE)
-            total += below
-        return total
+        return count_sept_pages(self.guest_pages)
 
     @property
     def vcpu_pages(self) -> int:
