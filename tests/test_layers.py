@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).parents[1] / "tdxreclaim"
 LAYERS = (
     "errors",
     "units",
+    "record",
     "tables",
     "facts",
     "policy",

@@ -6,10 +6,10 @@ them.  0 is a value; ``None`` means that the text does not say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import flat
+from tdxreclaim.record import Record
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -90,8 +90,7 @@ def encode_signature(family: int, model: int, stepping: int) -> int:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class CpuGroup:
+class CpuGroup(Record):
     """Processors that say the same of themselves, and how many there are.
 
     ``size`` is ``None`` where the source does not say how many.
@@ -121,7 +120,7 @@ class CpuGroup:
 
     def sized(self, size: int | None) -> CpuGroup:
         """Return it with another number of processors."""
-        return replace(self, size=size)
+        return self._replace(size=size)
 
     @property
     def number(self) -> str:
@@ -173,8 +172,7 @@ def same_cpu(one: CpuGroup, other: CpuGroup) -> bool:
     return all(a is None or b is None or a == b for a, b in pairs)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CpuReading:
+class CpuReading(Record):
     """What one text says about the processors.
 
     ``architecture`` is ``x86``, another architecture's name, or ``None``.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.cpu import NO_WORDS, CpuGroup
@@ -36,8 +35,7 @@ class FakedCpu(NamedTuple):
 
     def over(self, group: CpuGroup) -> CpuGroup:
         """Return *group* with the given parts; the microcode is another CPU's, and goes."""
-        return replace(
-            group,
+        return group._replace(
             vendor=group.vendor if self.vendor is None else self.vendor,
             family=group.family if self.family is None else self.family,
             model=group.model if self.model is None else self.model,
@@ -90,8 +88,7 @@ def fake_cpu(facts: HostFacts, cpu: FakedCpu) -> HostFacts:
     shown = "; ".join(group.describe() for group in groups)
     identity = Evidence(cpu.option, shown, Origin.FAKED)
     gone = Evidence(cpu.option, NOT_KNOWN_OF_FAKED, Origin.FAKED)
-    return replace(
-        facts,
+    return facts._replace(
         identity=identity,
         architecture="x86",
         groups=groups,
@@ -116,8 +113,7 @@ def fake_kernel(facts: HostFacts, release: str) -> HostFacts:
     The real kernel's symbols, and what it has brought up, do not hold for it.
     """
     gone = Evidence("--kernel", NOT_KNOWN_OF_FAKED, Origin.FAKED)
-    return replace(
-        facts,
+    return facts._replace(
         release=Fact(release, Evidence("--kernel", release, Origin.FAKED)),
         symbols=Fact(None, gone),
         config=Fact(None, gone),
@@ -142,7 +138,7 @@ def lay_images(facts: HostFacts, images: Images, release: str | None = None) -> 
     release = images.release or release
     if not _is_own(facts.release.value, images):
         named = Evidence(images.parts[0].path, release or NOT_GIVEN, images.origin)
-        facts = replace(fake_kernel(facts, ""), release=Fact(release, named))
+        facts = fake_kernel(facts, "")._replace(release=Fact(release, named))
     symbols = facts.symbols
     for part in images.parts:
         names = part.content.names
@@ -150,7 +146,7 @@ def lay_images(facts: HostFacts, images: Images, release: str | None = None) -> 
             found = tuple(Symbol("T", name, None) for name in names)
             seen = Evidence(part.path, ", ".join(map(str, found)), images.origin)
             symbols = Fact(Symbols(found), seen)
-    return replace(facts, images=images, symbols=symbols)
+    return facts._replace(images=images, symbols=symbols)
 
 
 def _is_own(release: str | None, images: Images) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tdxreclaim.errors import MalformedInputError
@@ -24,6 +23,7 @@ from tdxreclaim.facts.kernel import Symbols, parse_capacity, parse_switch, parse
 from tdxreclaim.facts.machine import forced_flags, forcing_options, virtual_machine
 from tdxreclaim.facts.reader import Reader
 from tdxreclaim.facts.sources.live import PyCpuinfo, read_py_cpuinfo
+from tdxreclaim.record import Record
 from tdxreclaim.tables.cpus import INTEL, OTHER_VENDORS, Vfm
 from tdxreclaim.tables.errata import FLAGS, PW_MCE, errata_of
 
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.sources.base import Source
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostFacts:
+class HostFacts(Record):
     """What is known of a host; a value of ``None`` is "it does not say".
 
     ``groups`` is the census; empty if no processor could be identified or the
@@ -146,7 +145,7 @@ def read_host(
     if not _affected(facts):
         # Only "must clear" needs no more than was seen.
         reader.gaps += [*source.survey(), *_left_out(reader)]
-    return replace(facts, coverage=Coverage(tuple(dict.fromkeys(reader.gaps))), **kernel)
+    return facts._replace(coverage=Coverage(tuple(dict.fromkeys(reader.gaps))), **kernel)
 
 
 def _or_log(reader: Reader, fact: Fact[bool], line: LogLine | None) -> Fact[bool]:

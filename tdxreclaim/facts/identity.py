@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, TdxReclaimError
@@ -61,8 +60,7 @@ class Identity(NamedTuple):
 
     def doubting(self, forced: frozenset[str]) -> Identity:
         """Return the identity with *forced*, of the flags and bugs, no longer believed."""
-        reading = replace(
-            self.reading,
+        reading = self.reading._replace(
             flags=self.reading.flags._replace(forced=forced),
             bugs=self.reading.bugs._replace(forced=forced),
         )
@@ -249,7 +247,7 @@ def completed(
         if not matching:
             return group
         named = matching[0]
-        return replace(group, vendor=named.vendor, family=named.family, model=named.model)
+        return group._replace(vendor=named.vendor, family=named.family, model=named.model)
 
     return tuple(map(complete, groups))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.evidence import NOT_NEEDED, Evidence
@@ -388,7 +387,7 @@ def judge_kexec(
 ) -> KernelFinding:
     """Return *kernel* with what the erratum does to kexec and kdump on this host."""
     kexec, because = _kexec(facts, kernel, verdict, silicon, state)
-    return replace(kernel, kexec=kexec, kexec_because=because)
+    return kernel._replace(kexec=kexec, kexec_because=because)
 
 
 def _kexec(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.facts.evidence import WHOLE
+from tdxreclaim.record import Record
 from tdxreclaim.tables.kernels import Kexec
 
 if TYPE_CHECKING:
@@ -139,8 +139,7 @@ class Step(NamedTuple):
     citations: tuple[Citation, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Processor:
+class Processor(Record):
     """One group of the census, judged."""
 
     group: CpuGroup
@@ -154,8 +153,7 @@ class Processor:
     """The table's caveat about that CPU."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SiliconFinding:
+class SiliconFinding(Record):
     """The processors against the erratum table and the table of TDX CPUs."""
 
     status: Silicon
@@ -167,8 +165,7 @@ class SiliconFinding:
     origin: Origin
 
 
-@dataclass(frozen=True, kw_only=True)
-class HostFinding:
+class HostFinding(Record):
     """The state of TDX on the host."""
 
     state: HostState
@@ -185,8 +182,7 @@ class HostFinding:
         return self.state in (HostState.BIOS_ENABLED, HostState.INITIALIZED)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelFinding:
+class KernelFinding(Record):
     """What the kernel does with reclaimed pages, and with kexec."""
 
     clearing: Clearing
@@ -210,8 +206,7 @@ class KernelFinding:
         return self.rows[-1] if self.rows else None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decision:
+class Decision(Record):
     """The answer and all that led to it, made in one pass.
 
     ``rule`` and ``posture`` are stable and may be matched on; sentences are

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from tdxreclaim.record import Record
 from tdxreclaim.tables.sources import Certainty, Citation
 
 INTEL = "GenuineIntel"
@@ -26,8 +26,7 @@ class Vfm(NamedTuple):
         return f"{self.vendor} {self.family}/{self.model:#04x}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CpuModel:
+class CpuModel(Record):
     """A CPU that a user may name, and whether TDX is known on it."""
 
     vfm: Vfm

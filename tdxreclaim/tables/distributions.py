@@ -7,14 +7,13 @@ never outweighs symbols, a configuration or the host's own state.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from tdxreclaim.record import Record
 from tdxreclaim.tables.kernels import Clearing, Kexec, Version, release_series
 from tdxreclaim.tables.sources import Citation
 
 
-@dataclass(frozen=True, kw_only=True)
-class Distribution:
+class Distribution(Record):
     """The kernels of a distribution that behave alike.  All of it is inferred."""
 
     name: str

@@ -6,15 +6,13 @@ not match to tests/policy/test_decide.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tdxreclaim.record import Record
 from tdxreclaim.tables.cpus import INTEL, Vfm
 from tdxreclaim.tables.kernels import Version
 from tdxreclaim.tables.sources import Citation
 
 
-@dataclass(frozen=True, kw_only=True)
-class Erratum:
+class Erratum(Record):
     """An erratum that makes clearing necessary, every CPU that has it, and who honours it."""
 
     id: str
@@ -84,8 +82,7 @@ def errata_of(vfm: Vfm, errata: tuple[Erratum, ...] = ERRATA) -> tuple[Erratum, 
     return tuple(erratum for erratum in errata if vfm in erratum.affected)
 
 
-@dataclass(frozen=True, kw_only=True)
-class OtherBug:
+class OtherBug(Record):
     """A word under ``bugs`` in /proc/cpuinfo that has to do with TDX, and not with clearing."""
 
     word: str

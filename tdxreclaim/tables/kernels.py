@@ -7,10 +7,10 @@ and a line to tests/policy/test_decide.py.  The rows are disjoint and without ga
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from tdxreclaim.record import Record
 from tdxreclaim.tables.sources import Certainty, Citation
 from tdxreclaim.tables.teardown import COMMON_FUNCTIONS, Function, Phase, clears, removes
 
@@ -67,8 +67,7 @@ class FailedPage(StrEnum):
     """It goes back to the allocator, not cleared and still the TD's."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KernelRow:
+class KernelRow(Record):
     """A span of upstream releases that behave alike, and all that is known of them."""
 
     first: Version

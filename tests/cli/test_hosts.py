@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,7 +100,7 @@ def test_a_capture_answers_as_the_machine_itself(name: str) -> None:
         assert getattr(live, field) == getattr(captured, field)
     for part in ("silicon", "host", "kernel"):
         one, other = getattr(live, part), getattr(captured, part)
-        assert replace(one, origin=Origin.CAPTURED) == other
+        assert one._replace(origin=Origin.CAPTURED) == other
 
 
 @pytest.mark.parametrize("name", NAMES)

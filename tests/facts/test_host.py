@@ -6,7 +6,6 @@ import gzip
 import json
 import tarfile
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -573,7 +572,7 @@ class TestFaked:
             fake_kernel(fake_cpu(real, self.SPR), "6.17"),
             fake_cpu(fake_kernel(real, "6.17"), self.SPR),
         )
-        assert replace(one, log_kexec=real.log_kexec) == replace(other, log_kexec=real.log_kexec)
+        assert one._replace(log_kexec=real.log_kexec) == other._replace(log_kexec=real.log_kexec)
 
 
 @pytest.mark.parametrize("packed", [True, False])

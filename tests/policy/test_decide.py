@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -375,7 +374,7 @@ def test_an_erratum_that_no_kernel_honours_is_unknown_while_tdx_may_be_off() -> 
 
 
 def test_an_erratum_with_a_flag_of_its_own_is_asked_for_that_flag() -> None:
-    row = replace(MADE_UP, flag="made_up", honoured_since=Version(7, 1))
+    row = MADE_UP._replace(flag="made_up", honoured_since=Version(7, 1))
     errata = (*ERRATA, row)
 
     def posture(bugs: str, release: str) -> Posture:
@@ -390,7 +389,7 @@ def test_an_erratum_with_a_flag_of_its_own_is_asked_for_that_flag() -> None:
     assert posture("tdx_pw_mce", "7.2") is Posture.AT_RISK
 
 
-FLAGGED = replace(MADE_UP, flag="made_up", honoured_since=Version(6, 18))
+FLAGGED = MADE_UP._replace(flag="made_up", honoured_since=Version(6, 18))
 
 
 @pytest.mark.parametrize(
@@ -1024,7 +1023,7 @@ def test_a_faked_kernel_has_brought_nothing_up() -> None:
 def test_py_cpuinfo_that_sees_an_affected_cpu_is_believed() -> None:
     seen = CpuGroup(vendor=INTEL, family=6, model=0x8F, stepping=8)
     evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
-    facts = replace(host(cpuinfo(model=0xAD)), witnesses=(Fact(seen, evidence),))
+    facts = host(cpuinfo(model=0xAD))._replace(witnesses=(Fact(seen, evidence),))
 
     decision = decide(facts)
 
@@ -1036,7 +1035,7 @@ def test_py_cpuinfo_that_sees_an_affected_cpu_is_believed() -> None:
 def test_py_cpuinfo_that_drops_a_zero_model_does_not_disagree() -> None:
     seen = CpuGroup(vendor=INTEL, family=6, model=None, stepping=None)
     evidence = Evidence("py-cpuinfo", seen.describe(), Origin.LIVE)
-    facts = replace(host(cpuinfo(model=0xAD)), witnesses=(Fact(seen, evidence),))
+    facts = host(cpuinfo(model=0xAD))._replace(witnesses=(Fact(seen, evidence),))
 
     assert decide(facts).verdict is NOT_REQUIRED
 
@@ -1084,8 +1083,7 @@ def _facts(draw: st.DrawFn) -> HostFacts:
         )
     }
     release = draw(st.none() | st.sampled_from(["6.12", "6.17", "6.18.2", "7.2", "8.0", "6.8-x"]))
-    return replace(
-        blank,
+    return blank._replace(
         groups=draw(_groups),
         architecture=draw(st.sampled_from([None, "x86", "arm"])),
         release=blank.release._replace(value=release),
@@ -1121,7 +1119,7 @@ def test_safe_to_skip_is_said_only_when_every_processor_is_known_not_to_need_it(
 @given(_facts(), st.permutations([0, 1, 2]))
 def test_the_order_of_processors_does_not_matter(facts: HostFacts, order: list[int]) -> None:
     shuffled = tuple(facts.groups[n] for n in order if n < len(facts.groups))
-    one, other = decide(facts), decide(replace(facts, groups=shuffled))
+    one, other = decide(facts), decide(facts._replace(groups=shuffled))
 
     assert (one.verdict, one.rule, one.posture) == (other.verdict, other.rule, other.posture)
 
@@ -1129,8 +1127,8 @@ def test_the_order_of_processors_does_not_matter(facts: HostFacts, order: list[i
 @pytest.mark.parametrize("model", [0xAD, 0xAF, 0xAE])
 def test_no_gap_in_the_identity_leaves_a_skip(model: int) -> None:
     whole = host(cpuinfo(model=model))
-    cut = replace(whole, coverage=Coverage((Gap("x", "cut"),)))
-    log_unread = replace(whole, coverage=Coverage((Gap("dev/kmsg", "refused", Part.LOG),)))
+    cut = whole._replace(coverage=Coverage((Gap("x", "cut"),)))
+    log_unread = whole._replace(coverage=Coverage((Gap("dev/kmsg", "refused", Part.LOG),)))
 
     assert decide(whole).verdict is NOT_REQUIRED
     assert (decide(cut).verdict, decide(cut).rule) == (UNDETERMINED, "evidence-incomplete")

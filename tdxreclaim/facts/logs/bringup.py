@@ -6,10 +6,10 @@ A log may hold several boots; the last is the one that is told.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX, CpuGroup, decode_signature
+from tdxreclaim.record import Record
 from tdxreclaim.tables.cpus import BRANDS, INTEL
 
 _MESSAGES = re.compile(
@@ -66,8 +66,7 @@ class LogLine(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class LogReading:
+class LogReading(Record):
     """What the last boot in the log says; ``None`` where it does not.
 
     ``enabled``: TDX is on in the BIOS.  ``refused``: the kernel then refused
@@ -183,7 +182,7 @@ class Bringup:
             self._set(**{str(match.lastgroup): line})
 
     def _set(self, **said: Any) -> None:  # noqa: ANN401  (each field has its own type)
-        self.reading = replace(self.reading, **said)
+        self.reading = self.reading._replace(**said)
 
     def _begin(self, line: LogLine, release: str) -> None:
         self._set(boots=self.reading.boots + 1, release=line._replace(text=release))

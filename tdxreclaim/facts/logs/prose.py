@@ -7,7 +7,6 @@ in what the log does not say, and never make a host one that may skip.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.cpu import CpuGroup
@@ -66,15 +65,15 @@ def add_prose(reading: LogReading, text: str) -> LogReading:
     if reading.release is None:
         found = _HEADING.search(text) or _UNAME.search(text) or _SAID.search(text)
         if found:
-            reading = replace(reading, release=_line(text, found, found["release"]))
+            reading = reading._replace(release=_line(text, found, found["release"]))
     if reading.group is None and reading.told is None:
         told = list(_told(text))
         # A ticket that compares machines does not say which of them it is about.
         if len({group for _, group in told}) == 1:
-            reading = replace(reading, told=told[0])
+            reading = reading._replace(told=told[0])
     keys = _KEYS.search(text)
     if keys and int(keys["keys"], 16):
-        reading = replace(reading, msr=_line(text, keys, keys[0].strip()))
+        reading = reading._replace(msr=_line(text, keys, keys[0].strip()))
     return reading
 
 

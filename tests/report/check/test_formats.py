@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,7 +176,7 @@ def test_a_hostile_release_and_name_stay_data(format_: str) -> None:
     facts = nothing_known()
     release = facts.release._replace(value=HOSTILE)
     noted = Evidence(HOSTILE, HOSTILE, Origin.CAPTURED)
-    decision = decide(replace(facts, release=release, notes=(noted,)))
+    decision = decide(facts._replace(release=release, notes=(noted,)))
     text = render(Report(decision, "=" + HOSTILE, "tree"), format_)
 
     if format_ == "prometheus":
