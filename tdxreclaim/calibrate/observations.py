@@ -18,7 +18,8 @@ from tdxreclaim.costs.toml import Table
 from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError, UsageError
-from tdxreclaim.tables.kernels import Clearing, find_kernel, release_series
+from tdxreclaim.tables.kernels import Clearing, find_kernel
+from tdxreclaim.tables.releases import release_series
 from tdxreclaim.units import parse_size
 
 if TYPE_CHECKING:

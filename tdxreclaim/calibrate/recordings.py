@@ -39,8 +39,8 @@ from tdxreclaim.units import Span
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from tdxreclaim.tables.kernels import KernelRow, Version
-    from tdxreclaim.tables.teardown import Function
+    from tdxreclaim.tables.kernels import KernelRow
+    from tdxreclaim.tables.releases import Version
 
 
 class Traced(NamedTuple):
@@ -56,19 +56,19 @@ class Traced(NamedTuple):
 
 def _traced() -> tuple[Traced, ...]:
     """All that the kernel rows say is traced, each once."""
-    rows: dict[Function, list[KernelRow]] = {}
+    rows: dict[tuple[str, Action | None], list[KernelRow]] = {}
     for row in RUNS_TDS:
         for function in row.functions:
             if function.traced:
-                rows.setdefault(function, []).append(row)
+                rows.setdefault((function.name, function.action), []).append(row)
     return tuple(
         Traced(
-            function.name,
-            function.action,
+            name,
+            action,
             since=having[0].first,
             until=None if having[-1] is RUNS_TDS[-1] else having[-1].last,
         )
-        for function, having in rows.items()
+        for (name, action), having in rows.items()
     )
 
 

@@ -17,12 +17,12 @@ from tdxreclaim.cli.output import (
 )
 from tdxreclaim.costs.shipped import read_calibration
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, FIRST_WITH_TDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tdxreclaim.costs.calibration import Calibration, HostRecord, Row
-    from tdxreclaim.tables.kernels import Version
 
 _NOT_STATED = "not stated"
 
@@ -230,20 +230,13 @@ def _strange_functions(recording: Any, kernel: str | None) -> tuple[str, ...]:  
         return ("no one kernel has all the functions seen: these may be recordings of several",)
     if kernel is None:
         return ()
+    from tdxreclaim.cli.values import parse_kernel
+
     since, until = recording.kernels
-    series = _series(kernel)
+    series = parse_kernel(kernel).series
     if series < since or (until is not None and series > until):
         return (f"the functions seen are not those of kernel {kernel}",)
     return ()
-
-
-def _series(kernel: str) -> Version:
-    from tdxreclaim.tables.kernels import release_series
-
-    series = release_series(kernel)
-    if series is None:
-        raise UsageError("--kernel", f"{kernel!r} is not a kernel release (6.17, 6.18.2-1.fc43)")
-    return series
 
 
 def _origin(
@@ -254,12 +247,10 @@ def _origin(
     date: str | None,
     origin: str,
 ) -> HostRecord:
-    from tdxreclaim.cli.values import parse_cpu
+    from tdxreclaim.cli.values import parse_cpu, parse_kernel
     from tdxreclaim.costs.calibration import HostRecord
     from tdxreclaim.tables.cpus import INTEL
 
-    if kernel is not None:
-        _series(kernel)
     known = None
     if cpu is not None:
         found = parse_cpu(cpu)
@@ -267,7 +258,7 @@ def _origin(
     return HostRecord(
         name=name,
         host=host or _NOT_STATED,
-        kernel=kernel or _NOT_STATED,
+        kernel=_NOT_STATED if kernel is None else str(parse_kernel(kernel)),
         date=date or _NOT_STATED,
         origin=origin,
         cpu=known,
@@ -417,16 +408,20 @@ def _say(
 @calibrate.command(add_help_option=False)
 @click.argument("tool", type=click.Choice(("ftrace", "bpftrace")))
 @click.option(
-    "--kernel", metavar="RELEASE", default="6.18", show_default=True, help="The TDX host's kernel."
+    "--kernel",
+    metavar="RELEASE",
+    default=str(FIRST_THAT_SKIPS),
+    show_default=True,
+    help="The TDX host's kernel.",
 )
 @help_option
 def recipe(*, tool: str, kernel: str) -> None:
     """Print how to record a shutdown on a TDX host; nothing is run."""
     from tdxreclaim.calibrate.recordings import functions_of
+    from tdxreclaim.cli.values import parse_kernel
     from tdxreclaim.report.calibrate import recipes
-    from tdxreclaim.tables.kernels import FIRST_WITH_TDS
 
-    series = _series(kernel)
+    series = parse_kernel(kernel).series
     if series < FIRST_WITH_TDS:
         raise UsageError("--kernel", f"{kernel}: no release before {FIRST_WITH_TDS} runs TDs")
     functions = functions_of(series)

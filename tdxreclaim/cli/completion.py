@@ -35,7 +35,8 @@ def _cpu_names() -> Iterable[str]:
 
 
 def _kernel_releases() -> Iterable[str]:
-    from tdxreclaim.tables.kernels import KERNELS, Version
+    from tdxreclaim.tables.kernels import KERNELS
+    from tdxreclaim.tables.releases import Version
 
     return (
         str(version)

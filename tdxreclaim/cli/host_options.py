@@ -125,12 +125,13 @@ def read_chosen_host(
         HostReadError, MalformedInputError: the host cannot be read.
 
     """
+    from tdxreclaim.cli.values import parse_kernel
     from tdxreclaim.facts.host import read_host
     from tdxreclaim.facts.sources.live import installed_kernels
 
     faked = _faked_cpu(cpu, vendor, family, model, stepping)
     if kernel is not None:
-        kernel = _release(kernel)
+        kernel = str(parse_kernel(kernel))
     if from_ == "":
         raise UsageError("--from", "the name is empty")
     if from_ is not None and live:
@@ -294,17 +295,3 @@ def _with_vendor(cpu: FakedCpu, vendor: str | None) -> FakedCpu:
         err=True,
     )
     return cpu._replace(vendor=INTEL, option=f"--cpu ({INTEL} assumed)")
-
-
-def _release(text: str) -> str:
-    import os
-    import re
-
-    if os.path.exists(text) or "/" in text:
-        raise UsageError("--kernel", f"takes a release; give a file as --image {text}")
-    release = text.removeprefix("v")
-    if not re.fullmatch(
-        r"[1-9]\d{0,2}\.(?:0|[1-9]\d{0,2})(?:[.+~_-][\w.+~-]{0,100})?", release, re.ASCII
-    ):
-        raise UsageError("--kernel", f"{text!r} is not a kernel release (6.17, 6.18.2-1.fc43)")
-    return release

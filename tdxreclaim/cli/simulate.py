@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from tdxreclaim.engine.faults import Injections
     from tdxreclaim.report.simulate.simulation import Simulation
 
-_DEFAULT_COMPARISON = "6.17,6.18,hkid-first"
-
-
 _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "reclaim-fails")
 
 
@@ -72,7 +69,7 @@ _FAULTS = ("partial-writes", "poison-hardware", "poison-integrity", "busy", "rec
 @click.option(
     "--compare",
     metavar="KERNEL[,…]",
-    default=_DEFAULT_COMPARISON,
+    default="all",
     show_default=True,
     help="The what-ifs: upstream releases (6.17), hkid-first; all, none.",
 )

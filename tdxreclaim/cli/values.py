@@ -21,6 +21,8 @@ from tdxreclaim.tables.cpus import CPUS, INTEL, VENDOR_NAMES, find_cpu_by_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tdxreclaim.tables.releases import Release
+
 _FORMS = "write a codename (emeraldrapids), 6/0xcf, 06-cf-02, or a CPUID signature (0xC06F2)"
 
 
@@ -61,6 +63,34 @@ def naming_options() -> Iterator[None]:
     except UsageError as error:
         thing, space, rest = error.what.partition(" ")
         raise UsageError(f"{_OPTIONS.get(thing, thing)}{space}{rest}", error.why) from error
+
+
+_BUILDERS = re.compile(r"(?:[.+~_-][\w.+~-]{0,100})?", re.ASCII)
+
+
+def parse_kernel(text: str) -> Release:
+    """Return a kernel's release as ``uname -r`` has it.
+
+    Raises:
+        UsageError: it is not one.
+
+    """
+    import os
+
+    from tdxreclaim.tables.releases import split_release
+
+    if os.path.exists(text) or "/" in text:
+        raise UsageError("--kernel", f"takes a release; give a file as --image {text}")
+    release = text.removeprefix("v")
+    parsed = split_release(release)
+    if (
+        parsed is None
+        or parsed.series.major == 0
+        or not release.startswith(str(parsed.series))
+        or not _BUILDERS.fullmatch(parsed.rest)
+    ):
+        raise UsageError("--kernel", f"{text!r} is not a kernel release (6.17, 6.18.2-1.fc43)")
+    return parsed
 
 
 def parse_number(option: str, text: str, largest: int) -> int:

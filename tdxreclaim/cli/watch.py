@@ -111,6 +111,7 @@ def watch(
     (TID-FD) or by a process.  Exit status 0: done, or nothing to watch; 20: a
     shutdown is stuck, or pages failed; 130: interrupted.
     """
+    from tdxreclaim.cli.values import parse_kernel
     from tdxreclaim.cli.watch_screen import screen_for
     from tdxreclaim.costs.watch import Watch
     from tdxreclaim.units import parse_duration
@@ -121,6 +122,7 @@ def watch(
         raise UsageError("--root", "contradicts --replay")
     seconds = parse_duration("--interval", interval) / 1e9
     stated = None if td is None else parse_td(td)
+    kernel = None if kernel is None else str(parse_kernel(kernel))
     release = kernel or (None if replay else _release(root))
     recorder = None if record is None else _recorder(record, replay, root, cpu, kernel)
     watched = Watch(
@@ -195,23 +197,19 @@ def _release(root: str) -> str | None:
     return (source.read("proc/sys/kernel/osrelease") or "").strip() or None
 
 
-def _series(release: str | None) -> tuple[int, int] | None:
-    import re
-
-    match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", release or "", re.ASCII)
-    return None if match is None else (int(match[1]), int(match[2]))
-
-
 def _failures_stay(release: str | None) -> bool | None:
     """Whether a page whose removal fails stays in the counter; warns of old kernels."""
-    from tdxreclaim.facts.kvm.counters import FAILURES_STAY_SINCE, OLDEST_READ
+    from tdxreclaim.tables.kernels import COUNTERS_READ_SINCE, FAILURES_STAY_SINCE
+    from tdxreclaim.tables.releases import release_series
 
-    series = _series(release)
+    series = release_series(release)
     if series is None:
         return None
-    if series < OLDEST_READ:
-        oldest = ".".join(map(str, OLDEST_READ))
-        _note(f"kernel {release} is older than what was read ({oldest}): its counters may differ")
+    if series < COUNTERS_READ_SINCE:
+        _note(
+            f"kernel {release} is older than what was read ({COUNTERS_READ_SINCE}): "
+            "its counters may differ"
+        )
     return series >= FAILURES_STAY_SINCE
 
 

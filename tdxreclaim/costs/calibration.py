@@ -32,7 +32,7 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tdxreclaim.tables.kernels import release_series
+from tdxreclaim.tables.releases import release_series
 from tdxreclaim.units import Span
 
 if TYPE_CHECKING:

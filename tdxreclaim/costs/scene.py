@@ -15,16 +15,8 @@ from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import HKID_FIRST, PLANS, ClearWhen, Order, Plan, plan_of
 from tdxreclaim.errors import UsageError
 from tdxreclaim.policy.model import Decision, KernelFinding, Posture, Silicon, Verdict
-from tdxreclaim.tables.kernels import (
-    FIRST_THAT_SKIPS,
-    RUNS_TDS,
-    Clearing,
-    FailedPage,
-    find_kernel,
-    release_series,
-    spell_span,
-    upstream_version,
-)
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, RUNS_TDS, Clearing, FailedPage, find_kernel
+from tdxreclaim.tables.releases import release_series, spell_span, upstream_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

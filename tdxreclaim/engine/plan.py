@@ -21,10 +21,12 @@ from tdxreclaim.engine.truth import Key
 from tdxreclaim.tables import kernels
 from tdxreclaim.tables.kernels import FailedPage, KernelRow
 from tdxreclaim.tables.sources import Certainty
-from tdxreclaim.tables.teardown import Action, Phase
+from tdxreclaim.tables.teardown import Action, Function, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tdxreclaim.tables.releases import Version
 
 
 class ClearWhen(StrEnum):
@@ -123,25 +125,32 @@ class Plan:
                     yield stage, step
 
 
-_KVM = "linux 6.16 to 7.3 arch/x86/kvm/vmx/tdx.c"
+_READ = kernels.spell_rows(kernels.RUNS_TDS)
 
 
-_SINCE = "from 6.19 tdx_sept_remove_private_spte(), from 7.2 tdx_sept_remove_leaf_spte()"
+_KVM = f"linux {_READ} arch/x86/kvm/vmx/tdx.c"
 
 
-_ZAP = f"tdx_sept_zap_private_spte(); {_SINCE}"
+def _functions(does: Callable[[Function], bool]) -> str:
+    """The functions that do a step, each with the releases whose it is.
+
+    The first that a row names, where one calls the other.
+    """
+    found: dict[str, list[KernelRow]] = {}
+    for row in kernels.RUNS_TDS:
+        name = next(function.name for function in row.functions if does(function))
+        found.setdefault(name, []).append(row)
+    return ", ".join(f"{name}() in {kernels.spell_rows(rows)}" for name, rows in found.items())
 
 
-_TRACK = "tdx_track(), until 6.18 by that name"
+def _holder(action: Action) -> str:
+    return _functions(lambda function: action in function.holds)
 
 
-_DROP = f"tdx_sept_drop_private_spte(); {_SINCE}"
+_TRACK = "tdx_track()"
 
 
-_CLEAR = (
-    "tdx_clear_page() in linux 6.16 and 6.17, tdx_quirk_reset_page() since "
-    "01fb93a363e0 (6.18), tdx_quirk_reset_paddr() since 4a72a6dc447d (7.2)"
-)
+_CLEAR = f"linux {_READ}, {_functions(lambda function: function.action is Action.CLEAR)}"
 
 
 _RFC = "20250313181629.17764-1-adrian.hunter@intel.com"
@@ -171,12 +180,12 @@ _REMOVE_PAGES = Stage(
     phase=Phase.GUEST_PAGES,
     scope=Scope.GUEST_PAGE,
     steps=(
-        _step(Action.BLOCK, _ZAP, retried=True),
+        _step(Action.BLOCK, _holder(Action.BLOCK), retried=True),
         # tdx_track() returns nothing: the REMOVE after it fails then.
         replace(_step(Action.TRACK, _TRACK, retried=True), goes_on=True),
         _step(Action.KICK, _TRACK),
-        _step(Action.REMOVE, _DROP, retried=True),
-        _step(Action.WBINVD, _DROP),
+        _step(Action.REMOVE, _holder(Action.REMOVE), retried=True),
+        _step(Action.WBINVD, _holder(Action.WBINVD)),
         _CLEARED,
     ),
 )
@@ -277,7 +286,7 @@ PLAN_OF_ORDER = {Order.UPSTREAM: PLANS[str(kernels.FIRST_WITH_TDS)], Order.HKID_
 """A plan of each order, for whoever says the clearing himself."""
 
 
-def plan_of(release: kernels.Version) -> Plan | None:
+def plan_of(release: Version) -> Plan | None:
     """The plan of an upstream release, None if its row has none or there is no row."""
     row = kernels.find_kernel(release)
     return next((plan for plan in PLANS.values() if row is not None and plan.row is row), None)

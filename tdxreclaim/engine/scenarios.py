@@ -17,6 +17,7 @@ from tdxreclaim.engine.script import Act, Script
 from tdxreclaim.engine.states import Health
 from tdxreclaim.engine.truth import Key, Mode, Op
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.kernels import HANDING_BACK, LEAKING
 from tdxreclaim.tables.seamcalls import Leaf, Reply, Status
 
 if TYPE_CHECKING:
@@ -286,7 +287,7 @@ SCENARIOS = {
         ),
         Scenario(
             name="removal-fails",
-            says="a page of a FATAL TD leaks on 6.16 to 6.18 and is handed back on 6.19 and later: "
+            says=f"a page of a FATAL TD leaks on {LEAKING} and is handed back on {HANDING_BACK}: "
             "a late write-back takes what the host wrote, a partial write may poison",
             platforms=(_AFFECTED_LI, _OTHER_LI),
             play=_removal_fails,

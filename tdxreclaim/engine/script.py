@@ -17,7 +17,7 @@ from tdxreclaim.engine.reuse import Mark, mark
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.engine.states import PAGES, Dirty, Health, Line, PageType, SeptEntry, Use
 from tdxreclaim.engine.teardown import EmulatedHost
-from tdxreclaim.tables.kernels import FailedPage
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, FailedPage
 from tdxreclaim.tables.modulechecks import CHECKS
 from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 from tdxreclaim.tables.sources import Certainty
@@ -37,6 +37,10 @@ _FATES = {
     FailedPage.LEAKED: "the page leaks: nobody gets it before a reboot",
     FailedPage.HANDED_BACK: "the page goes back to the host, uncleared and still the TD's",
 }
+
+
+# A plan whose clears depend on the platform.
+_SKIPS = PLANS[str(FIRST_THAT_SKIPS)]
 
 
 _MODULE = "TDX module 1.5.01 sources"
@@ -162,7 +166,7 @@ class Script:
     def marks(self) -> None:
         """Ask, for each plan's kernels, whether the page of the last #MC is marked."""
         check = self.machine.machine_checks[-1]
-        fixed = replace(PLANS["6.18"], kernels="with the address fix", finds_poisoned_page=True)
+        fixed = replace(_SKIPS, kernels="with the address fix", finds_poisoned_page=True)
         for plan in (*PLANS.values(), fixed):
             if plan.released:
                 made = mark(check, self.platform, plan)
@@ -181,9 +185,8 @@ class Script:
         self.call(Leaf.TDH_MEM_RANGE_BLOCK)
         self.machine.script(Leaf.TDH_MEM_RANGE_BLOCK, _PAGE, busy)
         shape = Shape(memory_bytes=4096, vcpus=1, base_pfn=0, tdcx_pages_per_vcpu=0, tdcs_pages=0)
-        plan = PLANS["6.18"]
-        host = EmulatedHost(self.machine, shape, plan, prices=dict.fromkeys(Action, 0))
-        first = plan.stages[0]
+        host = EmulatedHost(self.machine, shape, _SKIPS, prices=dict.fromkeys(Action, 0))
+        first = _SKIPS.stages[0]
         host.perform(first, _PAGE)
         done = {action.label: n for (_, action), n in host.counts.items()}
         self._add(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tdxreclaim.errors import HostReadError
 from tdxreclaim.facts.kernel import parse_release
 from tdxreclaim.tables.distributions import DISTRIBUTIONS
+from tdxreclaim.tables.releases import split_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -96,9 +97,6 @@ def scrub(text: str) -> str:
 _RELEASE = re.compile(r"(?<![\w.])\d{1,2}\.\d{1,3}\.\d{1,3}[-+][\w.+~-]{1,200}", re.ASCII)
 
 
-_UPSTREAM = re.compile(r"\d{1,4}\.\d{1,4}(?:\.\d{1,5})?(?:-rc\d{1,3})?", re.ASCII)
-
-
 def local_release(release: str) -> str:
     """Return *release*, what is not upstream's or a known distribution's of it as ``-local``.
 
@@ -109,10 +107,10 @@ def local_release(release: str) -> str:
     """
     if not release or any(re.fullmatch(each.form, release, re.ASCII) for each in DISTRIBUTIONS):
         return release
-    version = _UPSTREAM.match(release)
-    if version is None:
+    parsed = split_release(release)
+    if parsed is None:
         return "local"
-    return release if version[0] == release else f"{version[0]}-local"
+    return f"{parsed.base}-local" if parsed.rest else release
 
 
 def _local_releases(releases: Iterable[str]) -> Callable[[str], str]:

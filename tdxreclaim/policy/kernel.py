@@ -26,9 +26,8 @@ from tdxreclaim.tables.kernels import (
     KernelRow,
     Kexec,
     find_kernel,
-    release_series,
-    upstream_version,
 )
+from tdxreclaim.tables.releases import release_series, upstream_version
 from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:

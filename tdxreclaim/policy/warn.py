@@ -15,7 +15,7 @@ from tdxreclaim.policy.model import (
     SiliconRule,
 )
 from tdxreclaim.policy.silicon import flag_of
-from tdxreclaim.tables.kernels import upstream_version
+from tdxreclaim.tables.releases import upstream_version
 from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:

@@ -6,15 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.tables.cpus import CPUS, CpuModel, find_cpu, find_cpu_by_name
 from tdxreclaim.tables.errata import ERRATA, OTHER_BUGS, Erratum, OtherBug
-from tdxreclaim.tables.kernels import (
-    KERNELS,
-    FailedPage,
-    KernelRow,
-    Version,
-    find_kernel,
-    upstream_version,
-)
+from tdxreclaim.tables.kernels import KERNELS, FailedPage, KernelRow, find_kernel_by_name
 from tdxreclaim.tables.modules import MODULES, TdxModule
+from tdxreclaim.tables.releases import Version
 
 if TYPE_CHECKING:
     from tdxreclaim.report.page import Page
@@ -51,10 +45,9 @@ def select(name: str) -> Tables | None:
     for bug in OTHER_BUGS:
         if bug.word == name:
             return Tables(other_bugs=(bug,))
-    version = upstream_version(name.removeprefix("v"))
-    if version is not None:
-        row = find_kernel(version)
-        return Tables(kernels=(row,)) if row else None
+    row = find_kernel_by_name(name)
+    if row is not None:
+        return Tables(kernels=(row,))
     cpu = find_cpu_by_name(name)
     if cpu is None:
         return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 
 from tdxreclaim.record import Record
-from tdxreclaim.tables.kernels import Clearing, Kexec, Version, release_series
+from tdxreclaim.tables.kernels import Clearing, Kexec
+from tdxreclaim.tables.releases import Version, release_series
 from tdxreclaim.tables.sources import Citation
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tdxreclaim.record import Record
 from tdxreclaim.tables.cpus import INTEL, Vfm
-from tdxreclaim.tables.kernels import Version
+from tdxreclaim.tables.releases import Version
 from tdxreclaim.tables.sources import Citation
 
 

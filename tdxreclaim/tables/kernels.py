@@ -6,13 +6,23 @@ and a line to tests/policy/test_decide.py.  The rows are disjoint and without ga
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from tdxreclaim.record import Record
+from tdxreclaim.tables.releases import Version, spell_span, upstream_version
 from tdxreclaim.tables.sources import Certainty, Citation
-from tdxreclaim.tables.teardown import COMMON_FUNCTIONS, Function, Phase, clears, removes
+from tdxreclaim.tables.teardown import (
+    COMMON_FUNCTIONS,
+    Action,
+    Function,
+    clears,
+    removes,
+    removes_alone,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Clearing(StrEnum):
@@ -32,30 +42,6 @@ class Kexec(StrEnum):
     NOT_BUILT = "not-built"
     AFTER_DISABLE = "allowed-after-disable"
     UNKNOWN = "unknown"
-
-
-class Version(NamedTuple):
-    """An upstream release: 6.18 is ``(6, 18)``."""
-
-    major: int
-    minor: int
-
-    def __str__(self) -> str:
-        """Return ``6.18``."""
-        return f"{self.major}.{self.minor}"
-
-
-def spell_span(first: Version, last: Version) -> str:
-    """Return releases in words.
-
-    >>> spell_span(Version(6, 16), Version(6, 17)), spell_span(Version(6, 18), Version(7, 1))
-    ('6.16 and 6.17', '6.18 to 7.1')
-    """
-    if first == Version(0, 0):
-        return f"up to {last}"
-    if first == last:
-        return str(first)
-    return f"{first} {'and' if last == (first.major, first.minor + 1) else 'to'} {last}"
 
 
 class FailedPage(StrEnum):
@@ -83,6 +69,8 @@ class KernelRow(Record):
     """Whether `simulate --compare` offers it; one that is not takes as long as the row before."""
     masks_mce_address: bool = False
     """Whether a machine check under a private KeyID finds its page: KeyID bits masked out."""
+    failures_stay: bool = False
+    """Whether a guest page whose removal fails stays in KVM's counters (`handle_changed_spte()`)."""
     kexec: Kexec
     """What an affected CPU with TDX on in the BIOS gets; others may use kexec unless NOT_BUILT."""
     kexec_certainty: Certainty
@@ -163,12 +151,12 @@ _NO_PIN = Citation(
 
 _ZAP_AND_DROP = (
     removes("tdx_sept_remove_private_spte"),
-    removes("tdx_sept_zap_private_spte"),
-    removes("tdx_sept_drop_private_spte"),
+    removes("tdx_sept_zap_private_spte", Action.BLOCK),
+    removes("tdx_sept_drop_private_spte", Action.REMOVE, Action.WBINVD),
 )
 
 
-# The first calls the second.
+# The first, which is the one to name, calls the second.
 _RESETS = (clears("tdx_quirk_reset_page"), clears("tdx_quirk_reset_paddr"))
 
 
@@ -243,7 +231,7 @@ KERNELS = (
         kexec_certainty=Certainty.VERIFIED,
         kexec_summary=_REFUSED,
         symbols=("tdx_quirk_reset_page", "tdx_quirk_reset_paddr"),
-        functions=(*COMMON_FUNCTIONS, removes("tdx_sept_remove_private_spte"), *_RESETS),
+        functions=(*COMMON_FUNCTIONS, removes_alone("tdx_sept_remove_private_spte"), *_RESETS),
         citations=(_SKIP, _KEXEC_REFUSED),
     ),
     KernelRow(
@@ -254,6 +242,7 @@ KERNELS = (
         summary=_ON_ERRATUM,
         failed_page=FailedPage.HANDED_BACK,
         failed_page_citation=_NO_PIN,
+        failures_stay=True,
         kexec=Kexec.AFTER_DISABLE,
         kexec_certainty=Certainty.VERIFIED,
         kexec_summary=(
@@ -265,8 +254,8 @@ KERNELS = (
         functions=(
             *COMMON_FUNCTIONS,
             # It maps and unmaps; what removes a page is inlined by gcc 12 and 14.
-            Function("tdx_sept_set_private_spte", None, traced=True, unmaps=True),
-            Function("tdx_sept_remove_leaf_spte", Phase.GUEST_PAGES),
+            Function(name="tdx_sept_set_private_spte", traced=True, unmaps=True),
+            removes_alone("tdx_sept_remove_leaf_spte", traced=False),
             clears("tdx_quirk_reset_paddr"),
         ),
         citations=(_SKIP, _READ, _DROP_PAGE, _KEXEC_ALLOWED),
@@ -274,48 +263,41 @@ KERNELS = (
 )
 
 
-def upstream_version(release: str) -> Version | None:
-    """Return the upstream release of a release string, ``None`` if it is not plainly one.
-
-    >>> upstream_version("6.18.2"), upstream_version("6.17.0-5-generic")
-    (Version(major=6, minor=18), None)
-    """
-    # kernel.org releases, candidates among them.  Whatever else stands in the
-    # string ("-generic", "+", "-00123-gabcdef") may be anything on top.
-    numbers, dash, candidate = release.partition("-")
-    parts = numbers.split(".")
-    plain = all(part.isascii() and part.isdigit() and len(part) < _DIGITS for part in parts)
-    if not plain or len(parts) not in (2, 3):
-        return None
-    if dash and not (candidate.startswith("rc") and candidate[2:].isdigit()):
-        return None
-    version = Version(int(parts[0]), int(parts[1]))
-    return None if version.minor > _LAST_MINOR.get(version.major, _MOST) else version
-
-
-_DIGITS = 5
-
-
-# 6.19 was the last of its series: no kernel.org release is called 6.20.
-_LAST_MINOR = {3: 19, 4: 20, 5: 19, 6: 19}
-
-
-_MOST = 10**_DIGITS
-
-
-def release_series(release: str | None) -> Version | None:
-    """Return the series that a release string names first, whoever built it; ``None`` if none.
-
-    >>> release_series("6.18.2-1.fc43"), release_series("the kernel")
-    (Version(major=6, minor=18), None)
-    """
-    match = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", release or "", re.ASCII)
-    return Version(int(match[1]), int(match[2])) if match else None
-
-
 def find_kernel(version: Version) -> KernelRow | None:
     """Return the row of an upstream release, ``None`` if it is newer than the table."""
     return next((row for row in KERNELS if row.first <= version <= row.last), None)
+
+
+def find_kernel_by_name(name: str) -> KernelRow | None:
+    """Return the row of an upstream release as somebody writes it; ``None`` if there is none.
+
+    >>> find_kernel_by_name("v6.18.2").span
+    '6.18'
+    """
+    version = upstream_version(name.strip().lower().removeprefix("v"))
+    return find_kernel(version) if version else None
+
+
+def spell_rows(rows: Iterable[KernelRow], *, onwards: bool = False) -> str:
+    """Return the releases of some rows in words, neighbours as one span.
+
+    *onwards*: the newest row stands for later releases too.
+
+    >>> spell_rows(RUNS_TDS[:2]), spell_rows(RUNS_TDS[-1:], onwards=True)
+    ('6.16 to 6.18', '7.2 and later')
+    """
+    spans: list[tuple[int, int]] = []
+    for number in sorted(map(KERNELS.index, rows)):
+        if spans and spans[-1][1] == number - 1:
+            spans[-1] = (spans[-1][0], number)
+        else:
+            spans.append((number, number))
+    return ", ".join(
+        f"{KERNELS[first].first} and later"
+        if onwards and KERNELS[last] is KERNELS[-1]
+        else spell_span(KERNELS[first].first, KERNELS[last].last)
+        for first, last in spans
+    )
 
 
 # Functions that tell of every kernel that has them, whatever its release.
@@ -340,7 +322,32 @@ RUNS_TDS = tuple(row for row in KERNELS if row.runs_tds)
 """The rows whose kernels tear TDs down."""
 
 
+LEAKING = spell_rows((row for row in KERNELS if row.failed_page is FailedPage.LEAKED), onwards=True)
+"""The releases that keep a guest page whose removal failed."""
+
+
+HANDING_BACK = spell_rows(
+    (row for row in KERNELS if row.failed_page is FailedPage.HANDED_BACK), onwards=True
+)
+
+
 FIRST_WITH_TDS = RUNS_TDS[0].first
 
 
 FIRST_THAT_SKIPS = next(row.first for row in KERNELS if row.clearing is Clearing.ON_ERRATUM)
+
+
+FAILURES_STAY_SINCE = next(row.first for row in KERNELS if row.failures_stay)
+
+
+DISABLES_SINCE = next(row.first for row in KERNELS if row.kexec is Kexec.AFTER_DISABLE)
+"""From here on every reboot disables the TDX module first."""
+
+
+# Which release first did what has nothing to do with reclaimed pages.
+BRINGS_UP_SINCE = Version(7, 1)
+"""From here on the core brings the TDX module up at boot; before, kvm_intel does."""
+
+
+COUNTERS_READ_SINCE = Version(6, 12)
+"""The KVM counters of earlier kernels were not read: they may mean something else."""

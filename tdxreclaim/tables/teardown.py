@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from tdxreclaim.record import Record
 
 if TYPE_CHECKING:
     from tdxreclaim.tables.seamcalls import Leaf
@@ -73,54 +75,58 @@ _LEAVES = {
 }
 
 
-class Function(NamedTuple):
-    """A kernel function of a teardown.
-
-    ``phase`` is the one phase that it alone tells in a stack, None where
-    others call it too; ``action`` the step that its time is; ``traced``
-    whether a recipe records it (without a step: because it tells the kernel);
-    ``unmaps`` that it is of phase A where something zaps pages above it.
-    """
+class Function(Record):
+    """A kernel function of a teardown."""
 
     name: str
-    phase: Phase | None
+    phase: Phase | None = None
+    """The one phase that it alone tells in a stack; None: others call it too."""
     action: Action | None = None
+    """The step that its time is."""
+    holds: tuple[Action, ...] = ()
+    """The steps that its code takes a guest page through."""
     traced: bool = False
+    """Whether a recipe records it (without a step: because it tells the kernel)."""
     unmaps: bool = False
+    """Whether it is of phase A where something zaps pages above it."""
+
+
+def _tells(name: str, phase: Phase, *, traced: bool = False) -> Function:
+    return Function(name=name, phase=phase, traced=traced)
 
 
 def _step(name: str, phase: Phase | None, action: Action) -> Function:
-    return Function(name, phase, action, traced=True)
+    return Function(name=name, phase=phase, action=action, traced=True)
 
 
 # kvm_tdp_mmu_unmap_gfn_range() and tdp_mmu_zap_leafs() are not among them:
 # ordinary guests go through them too.
 COMMON_FUNCTIONS = (
-    Function("kvm_gmem_release", Phase.GUEST_PAGES),
-    Function("kvm_gmem_invalidate_begin", Phase.GUEST_PAGES),
-    Function("kvm_gmem_punch_hole", Phase.GUEST_PAGES),
+    _tells("kvm_gmem_release", Phase.GUEST_PAGES),
+    _tells("kvm_gmem_invalidate_begin", Phase.GUEST_PAGES),
+    _tells("kvm_gmem_punch_hole", Phase.GUEST_PAGES),
     _step("tdh_mem_range_block", Phase.GUEST_PAGES, Action.BLOCK),
-    Function("tdx_track", Phase.GUEST_PAGES),
+    _tells("tdx_track", Phase.GUEST_PAGES),
     _step("tdh_mem_track", Phase.GUEST_PAGES, Action.TRACK),
     # Whoever has vCPUs kicks them: it tells no phase.
     _step("kvm_make_all_cpus_request", None, Action.KICK),
     _step("tdh_mem_page_remove", Phase.GUEST_PAGES, Action.REMOVE),
     _step("tdh_phymem_page_wbinvd_hkid", Phase.GUEST_PAGES, Action.WBINVD),
-    Function("tdx_mmu_release_hkid", Phase.HKID, traced=True),
-    Function("vt_vm_pre_destroy", Phase.HKID),
-    Function("tdx_flush_vp_on_cpu", Phase.HKID),
+    _tells("tdx_mmu_release_hkid", Phase.HKID, traced=True),
+    _tells("vt_vm_pre_destroy", Phase.HKID),
+    _tells("tdx_flush_vp_on_cpu", Phase.HKID),
     _step("tdh_vp_flush", Phase.HKID, Action.VP_FLUSH),
     _step("tdh_mng_vpflushdone", Phase.HKID, Action.VPFLUSHDONE),
-    Function("smp_func_do_phymem_cache_wb", Phase.HKID),
+    _tells("smp_func_do_phymem_cache_wb", Phase.HKID),
     _step("tdh_phymem_cache_wb", Phase.HKID, Action.CACHE_WB),
     _step("tdh_mng_key_freeid", Phase.HKID, Action.FREEID),
-    Function("tdx_vcpu_free", Phase.CONTROL_PAGES),
-    Function("tdx_sept_free_private_spt", Phase.CONTROL_PAGES),
-    Function("tdx_vm_destroy", Phase.CONTROL_PAGES),
-    Function("tdx_reclaim_td_control_pages", Phase.CONTROL_PAGES),
-    Function("tdx_reclaim_control_page", Phase.CONTROL_PAGES),
-    Function("tdx_reclaim_page", Phase.CONTROL_PAGES),
-    Function("__tdx_reclaim_page", Phase.CONTROL_PAGES),
+    _tells("tdx_vcpu_free", Phase.CONTROL_PAGES),
+    _tells("tdx_sept_free_private_spt", Phase.CONTROL_PAGES),
+    _tells("tdx_vm_destroy", Phase.CONTROL_PAGES),
+    _tells("tdx_reclaim_td_control_pages", Phase.CONTROL_PAGES),
+    _tells("tdx_reclaim_control_page", Phase.CONTROL_PAGES),
+    _tells("tdx_reclaim_page", Phase.CONTROL_PAGES),
+    _tells("__tdx_reclaim_page", Phase.CONTROL_PAGES),
     _step("tdh_phymem_page_reclaim", Phase.CONTROL_PAGES, Action.RECLAIM),
     _step("tdh_phymem_page_wbinvd_tdr", Phase.CONTROL_PAGES, Action.WBINVD),
 )
@@ -137,6 +143,14 @@ def clears(name: str) -> Function:
     return _step(name, None, Action.CLEAR)
 
 
-def removes(name: str) -> Function:
-    """A function of a kernel that takes a guest page away, and holds the steps of it."""
-    return Function(name, Phase.GUEST_PAGES, traced=True)
+def removes(name: str, *steps: Action) -> Function:
+    """A function of a kernel that takes a guest page away, by so many of the steps."""
+    return Function(name=name, phase=Phase.GUEST_PAGES, holds=steps, traced=True)
+
+
+_OWN_STEPS = (Action.BLOCK, Action.REMOVE, Action.WBINVD)
+
+
+def removes_alone(name: str, *, traced: bool = True) -> Function:
+    """A function that takes a guest page through all steps but those of tdx_track()."""
+    return removes(name, *_OWN_STEPS)._replace(traced=traced)

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 from tdxreclaim.policy.model import Decision, HostState
 from tdxreclaim.tables.findings import bringup, stuck, teardown
 from tdxreclaim.tables.findings.kind import Cause, Kind, Severity
-from tdxreclaim.tables.kernels import (
-    KERNELS,
-    FailedPage,
-    find_kernel,
-    release_series,
-    upstream_version,
-)
+from tdxreclaim.tables.kernels import KERNELS, FailedPage, find_kernel
+from tdxreclaim.tables.releases import release_series, upstream_version
 from tdxreclaim.tables.teardown import Phase
 from tdxreclaim.triage.collect import MOST_PLACES, Key, Tally
 from tdxreclaim.triage.finding import Finding

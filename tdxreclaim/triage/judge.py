@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING
 from tdxreclaim.policy.model import Decision, HostState, Silicon
 from tdxreclaim.tables.findings import CATALOGUE, bringup, machine_checks, teardown
 from tdxreclaim.tables.findings.kind import Severity
-from tdxreclaim.tables.kernels import (
-    Version,
-    release_series,
-)
+from tdxreclaim.tables.kernels import BRINGS_UP_SINCE
+from tdxreclaim.tables.releases import release_series
 from tdxreclaim.tables.seamcalls import Status
 from tdxreclaim.triage.causes import group, link
 from tdxreclaim.triage.erratum import weigh
@@ -91,10 +89,6 @@ def _merge(
     return merged, boots
 
 
-# The core brings the module up at boot from this release on.
-_CORE_BRINGS_UP = Version(7, 1)
-
-
 def _module_never_came(
     findings: Sequence[Finding], boots: Mapping[int, BootFacts], decision: Decision
 ) -> list[Finding]:
@@ -120,7 +114,7 @@ def _module_never_came(
 
 def _silence(boot: BootFacts) -> str:
     series = release_series(boot.release)
-    if series is not None and series >= _CORE_BRINGS_UP:
+    if series is not None and series >= BRINGS_UP_SINCE:
         if boot.whole:
             return f"{boot.release} failed to bring the module up without a word"
         return f"{boot.release} says nothing of the module (this log lacks the boot's beginning)"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tdxreclaim.calibrate.recordings import FUNCTIONS, Recording, calibration, functions_of, read
 from tdxreclaim.costs.calibration import Beyond, CostPoint, HostRecord, Provenance
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.tables.kernels import RUNS_TDS, Version
+from tdxreclaim.tables.kernels import RUNS_TDS
+from tdxreclaim.tables.releases import Version
 from tdxreclaim.tables.teardown import Action
 
 COSTS = {

@@ -227,8 +227,11 @@ def test_an_old_kernel_is_warned_of(run: RunTool, played: Path) -> None:
     assert ran.err.startswith("tdxreclaim: watch: kernel 5.15 is older than what was read (6.12)")
 
 
-def test_a_run_of_digits_for_a_kernel(run: RunTool, played: Path) -> None:
-    assert run("watch", "--replay", str(played), "--kernel", "9" * 5000 + ".1").status == 0
+@pytest.mark.parametrize("kernel", ["9" * 5000 + ".1", "the new one", "06.18", "6.18 ", "6.18\n"])
+def test_what_is_no_release_is_refused(kernel: str, run: RunTool, played: Path) -> None:
+    ran = run("watch", "--replay", str(played), "--kernel", kernel)
+    assert (ran.status, ran.out) == (2, "")
+    assert "is not a kernel release" in ran.err
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ from tdxreclaim.report.check.text import render
 from tdxreclaim.tables.cpus import CPUS, Vfm
 from tdxreclaim.tables.errata import ERRATA, Erratum
 from tdxreclaim.tables.kernels import KERNELS as KERNEL_ROWS
-from tdxreclaim.tables.kernels import Clearing, Kexec, Version
+from tdxreclaim.tables.kernels import Clearing, Kexec
+from tdxreclaim.tables.releases import Version
 from tdxreclaim.tables.sources import Certainty, Citation
 
 if TYPE_CHECKING:

@@ -20,15 +20,9 @@ from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.cpus import CPUS, INTEL, OTHER_VENDORS, find_cpu, find_cpu_by_name
 from tdxreclaim.tables.distributions import DISTRIBUTIONS, find_distribution
 from tdxreclaim.tables.errata import ERRATA, OTHER_BUGS
-from tdxreclaim.tables.kernels import (
-    KERNELS,
-    RUNS_TDS,
-    Clearing,
-    Version,
-    find_kernel,
-    upstream_version,
-)
+from tdxreclaim.tables.kernels import KERNELS, RUNS_TDS, Clearing, find_kernel
 from tdxreclaim.tables.modules import MODULES, find_module, platforms_of
+from tdxreclaim.tables.releases import Version, upstream_version
 from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action, Phase
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import Evidence, Origin
 from tdxreclaim.tables.errata import HONOURING
 from tdxreclaim.tables.kernels import KERNELS, RECLAIM, Clearing
+from tdxreclaim.tables.releases import split_release
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -156,9 +156,6 @@ TELLING = (
 )
 
 
-_BASE = re.compile(r"(\d+\.\d+)(?:\.(\d+))?")
-
-
 def fits(base: str, release: str) -> bool:
     """Whether a kernel whose configuration is headed *base* can be called *release*.
 
@@ -170,8 +167,8 @@ def fits(base: str, release: str) -> bool:
     """
     if base == release:
         return True
-    known, named = _BASE.match(base), _BASE.match(release)
-    if known is None or named is None or known[1] != named[1]:
+    known, named = split_release(base), split_release(release)
+    if known is None or named is None or known.series != named.series:
         return False
-    third = named[2] or "0"
-    return third == (known[2] or "0") or (third == "0" and named[0] != release)
+    third = named.third or "0"
+    return third == (known.third or "0") or (third == "0" and bool(named.rest))

@@ -25,12 +25,6 @@ FOLDER = "sys/kernel/debug/kvm"
 NAME = re.compile(r"\d{1,10}-\d{1,10}", re.ASCII)
 """A VM's folder."""
 
-OLDEST_READ = (6, 12)
-"""Kernels before it were not read: their counters may mean something else."""
-
-FAILURES_STAY_SINCE = (7, 2)
-"""From here on a page whose removal fails does not count down (`handle_changed_spte()`)."""
-
 
 class Life(StrEnum):
     """What /proc says of the process that made a VM."""

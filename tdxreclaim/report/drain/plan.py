@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tdxreclaim.facts.kvm.counters import FAILURES_STAY_SINCE
-from tdxreclaim.tables.kernels import release_series
+from tdxreclaim.tables.kernels import DISABLES_SINCE
+from tdxreclaim.tables.releases import release_series
 
 if TYPE_CHECKING:
     from tdxreclaim.costs.calibration import Calibration
     from tdxreclaim.costs.drain import Drain, Schedule
     from tdxreclaim.costs.scene import Scene
     from tdxreclaim.policy.model import Decision
-
-# From here on every reboot disables the TDX module first.
-_DISABLES_SINCE = FAILURES_STAY_SINCE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,4 +60,4 @@ class DrainPlan:
     @property
     def _disables(self) -> bool:
         series = release_series(self.decision.kernel.release)
-        return series is not None and series >= _DISABLES_SINCE
+        return series is not None and series >= DISABLES_SINCE

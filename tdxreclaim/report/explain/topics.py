@@ -154,10 +154,9 @@ _PROVIDERS: tuple[Callable[[], Iterator[Topic]], ...] = (
 
 
 def _kernel(name: str) -> Iterator[Topic]:
-    from tdxreclaim.tables.kernels import find_kernel, upstream_version
+    from tdxreclaim.tables.kernels import find_kernel_by_name
 
-    version = upstream_version(name.strip().lower().removeprefix("v"))
-    row = find_kernel(version) if version is not None else None
+    row = find_kernel_by_name(name)
     if row is None:
         return
     lines = [
@@ -166,7 +165,7 @@ def _kernel(name: str) -> Iterator[Topic]:
     ]
     if row.symbols:
         lines.append(("symbols", ", ".join(row.symbols)))
-    yield Topic(f"Linux {version}", "kernel", tuple(lines), tuple(map(str, row.citations)))
+    yield Topic(f"Linux {row.span}", "kernel", tuple(lines), tuple(map(str, row.citations)))
 
 
 def _cpu(name: str) -> Iterator[Topic]:

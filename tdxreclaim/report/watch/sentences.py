@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.costs.watched import State
+from tdxreclaim.tables.kernels import FAILURES_STAY_SINCE
 from tdxreclaim.units import format_ns, format_percent
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ def advice(watch: Watch, holders: Sequence[str]) -> list[str]:
     if said:
         said.extend(f"holds KVM: {holder}" for holder in holders)
         if watch.failures_stay:
-            said.append("On 7.2 and later a page whose removal fails does not count down.")
+            said.append(
+                f"On {FAILURES_STAY_SINCE} and later a page whose removal fails does not count down."
+            )
     said.extend(
-        f"{each.vm.name} went with {each.watched.left_behind:,} pages: on 7.2 and later these "
-        "may be pages whose removal failed, which the host then reuses.  Look for SEAMCALL "
+        f"{each.vm.name} went with {each.watched.left_behind:,} pages: on {FAILURES_STAY_SINCE} and "
+        "later these may be pages whose removal failed, which the host then reuses.  Look for SEAMCALL "
         "errors: dmesg | tdxreclaim triage --from -"
         for each in watch.failed
     )

@@ -12,11 +12,12 @@ from tdxreclaim.tables.findings.sources import (
     PINNED,
     SHUTDOWN,
 )
+from tdxreclaim.tables.kernels import HANDING_BACK, LEAKING
 from tdxreclaim.tables.sources import Certainty, Citation
 
 _FAILED_PAGE = (
-    "6.16 to 6.18 keep such a page: it is leaked until the next reboot, and does no harm. "
-    "6.19 and later hand it back to the host, not cleared and still the TD's (read from code; not "
+    f"{LEAKING} keep such a page: it is leaked until the next reboot, and does no harm. "
+    f"{HANDING_BACK} hand it back to the host, not cleared and still the TD's (read from code; not "
     "seen in the field): on a CPU with tdx_pw_mce the next partial write poisons a line of it, on "
     "any CPU a line that is written back late is lost to the host, and a later TD that gets the "
     "page is killed."
@@ -34,8 +35,8 @@ HANDED_BACK_ADVICE = (
 
 
 EITHER_ADVICE = (
-    "Find out the kernel. 6.19 or later: take the host out of service now, stop the other TDs "
-    "first, then reboot it; no kexec on a CPU with tdx_pw_mce. 6.16 to 6.18: reboot when the "
+    f"Find out the kernel. {HANDING_BACK}: take the host out of service now, stop the other TDs "
+    f"first, then reboot it; no kexec on a CPU with tdx_pw_mce. {LEAKING}: reboot when the "
     "leaked memory matters."
 )
 

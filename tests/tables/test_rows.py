@@ -1,0 +1,104 @@
+"""A row is enough: a made-up one, written into a copy of the package, is known everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import tdxreclaim
+from tdxreclaim.tables.kernels import FIRST_WITH_TDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    RunCopy = Callable[..., str]
+
+
+def _add_row(table: Path, name: str, row: str) -> None:
+    text = table.read_text()
+    added, count = re.subn(
+        rf"(\n{name} = \(\n.*?)\n\)\n", rf"\1\n    {row},\n)\n", text, flags=re.DOTALL
+    )
+    assert count == 1
+    table.write_text(added)
+
+
+MADE_UP_KERNEL = """KernelRow(
+        first=Version(99, 0),
+        last=Version(99, 1),
+        clearing=Clearing.ALWAYS,
+        certainty=Certainty.VERIFIED,
+        summary="a made-up kernel clears again",
+        failed_page=FailedPage.LEAKED,
+        failed_page_citation=Citation("made up", "leaks"),
+        compared=True,
+        kexec=Kexec.ALLOWED,
+        kexec_certainty=Certainty.VERIFIED,
+        kexec_summary="made up",
+        symbols=("tdx_made_up",),
+        functions=(*COMMON_FUNCTIONS, removes_alone("made_up_remove"), clears("tdx_made_up")),
+        citations=(Citation("made up", "a kernel"),),
+    )"""
+
+
+@pytest.fixture(scope="module")
+def run_copy(tmp_path_factory: pytest.TempPathFactory) -> RunCopy:
+    """Run the package with all made-up rows in it."""
+    package = Path(tdxreclaim.__file__).parent
+    folder = tmp_path_factory.mktemp("copy")
+    copy = shutil.copytree(
+        package, folder / "tdxreclaim", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    _add_row(copy / "tables/kernels.py", "KERNELS", MADE_UP_KERNEL)
+
+    def run(*arguments: str) -> str:
+        ran = subprocess.run(
+            [sys.executable, "-m", "tdxreclaim", *arguments],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(folder), "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert not ran.stderr, ran.stderr
+        return " ".join(ran.stdout.split())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("check --cpu gnr --kernel 99.1.7", "every CPU"),
+        ("check --cpu gnr --kernel 99.1.7 --format json", '"clearing": "clears-always"'),
+        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 99.0", "on kernel 99.0 on"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 6.18", "99.0 and 99.1"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 6.18 --compare 99.1", "99.0 and 99.1"),
+        (
+            "simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 6.18 --format json",
+            f"linux {FIRST_WITH_TDS} to 99.1 arch/x86/kvm/vmx/tdx.c",
+        ),
+        (
+            "simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 6.18 --format json",
+            "made_up_remove() in 99.0 and 99.1",
+        ),
+        ("scenario removal-fails", "a kernel (99.0 and 99.1) goes on after the failure"),
+        ("scenario poison-reported", "a kernel (99.0 and 99.1) handles the machine check"),
+        ("scenario removal-fails", "leaks on 6.16 to 6.18, 99.0 and later and"),
+        ("explain page-removal-failed", "6.16 to 6.18, 99.0 and later keep such a page"),
+        ("calibrate recipe ftrace --kernel 99.0", "made_up_remove"),
+        ("calibrate recipe bpftrace --kernel 99.0", "tdx_made_up"),
+        ("errata 99.1", "a made-up kernel clears again"),
+        ("errata", "99.0 and 99.1"),
+        ("explain 99.1", "tdx_made_up"),
+    ],
+)  # fmt: skip
+def test_a_kernel_row_is_enough(command: str, says: str, run_copy: RunCopy) -> None:
+    assert says in run_copy(*command.split())
