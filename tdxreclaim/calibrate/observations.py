@@ -18,6 +18,7 @@ from tdxreclaim.costs.toml import Table
 from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.errors import MalformedInputError, UsageError
+from tdxreclaim.tables.errata import ANY
 from tdxreclaim.tables.kernels import Clearing, find_kernel
 from tdxreclaim.tables.releases import release_series
 from tdxreclaim.units import parse_size
@@ -168,7 +169,7 @@ def _clears(table: Table) -> bool:
         clearing = _clearing_of(table, kernel)
     if clearing is ClearWhen.ON_ERRATUM and affected is None:
         raise table.bad(
-            "affected", "missing: this kernel clears only on a CPU with tdx_pw_mce (yes, no)"
+            "affected", f"missing: this kernel clears only on a CPU with {ANY} (yes, no)"
         )
     return clearing.clears(erratum=bool(affected))
 

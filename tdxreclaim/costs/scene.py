@@ -15,6 +15,7 @@ from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import HKID_FIRST, PLANS, ClearWhen, Order, Plan, plan_of
 from tdxreclaim.errors import UsageError
 from tdxreclaim.policy.model import Decision, KernelFinding, Posture, Silicon, Verdict
+from tdxreclaim.tables.errata import ANY
 from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, RUNS_TDS, Clearing, FailedPage, find_kernel
 from tdxreclaim.tables.releases import release_series, spell_span, upstream_version
 
@@ -85,6 +86,13 @@ def set_scene(
     )
 
 
+def name_errata(decision: Decision, *, affected: bool) -> str:
+    """Say which errata the CPU of a scene has or, where it has none, could have."""
+    if not affected:
+        return f"without {ANY}"
+    return f"with {' and '.join(each.id for each in decision.silicon.errata) or ANY}"
+
+
 def identified_cpu(decision: Decision) -> str | None:
     """Vendor and number of the first processor that could be identified; None if none could."""
     for each in decision.silicon.processors:
@@ -101,7 +109,7 @@ def _affected(decision: Decision, assumed: list[str]) -> bool:
             return False
         case Verdict.UNDETERMINED:
             assumed.append(
-                f"the CPU has tdx_pw_mce: it is not known ({decision.because}), and a careful "
+                f"the CPU has {ANY}: it is not known ({decision.because}), and a careful "
                 "host clears"
             )
             return True

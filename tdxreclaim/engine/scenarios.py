@@ -17,6 +17,7 @@ from tdxreclaim.engine.script import Act, Script
 from tdxreclaim.engine.states import Health
 from tdxreclaim.engine.truth import Key, Mode, Op
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.errata import PW_MCE
 from tdxreclaim.tables.kernels import HANDING_BACK, LEAKING
 from tdxreclaim.tables.seamcalls import Leaf, Reply, Status
 
@@ -238,7 +239,7 @@ SCENARIOS = {
         ),
         Scenario(
             name="partial-write-affected",
-            says="with tdx_pw_mce a partial write poisons silently, and the next read is a #MC",
+            says=f"with {PW_MCE} a partial write poisons silently, and the next read is a #MC",
             platforms=_BOTH_MODES,
             play=_partial_write,
         ),
@@ -250,7 +251,7 @@ SCENARIOS = {
         ),
         Scenario(
             name="partial-write-cleared",
-            says="with tdx_pw_mce a partial write to a cleared page is harmless",
+            says=f"with {PW_MCE} a partial write to a cleared page is harmless",
             platforms=_BOTH_MODES,
             play=_partial_write_cleared,
         ),

@@ -33,6 +33,7 @@ from itertools import product
 from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.engine.states import LINES, Dirty, Health, Line, table256
+from tdxreclaim.tables.errata import PW_MCE
 from tdxreclaim.tables.sources import Certainty
 
 if TYPE_CHECKING:
@@ -400,7 +401,7 @@ RULES = (
 
 QUIRK_TDX_PW_MCE = (
     Rule(
-        name="tdx_pw_mce",
+        name=PW_MCE,
         op=Op.PARTIAL_WRITE, keys=SHARED, owner=True, health=_SOUND,
         seen=Seen.NOTHING, effect=Effect.POISON, certainty=Certainty.VERIFIED, source=_QUIRK,
     ),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.facts import places
 from tdxreclaim.facts.evidence import printable
+from tdxreclaim.tables.errata import FLAGS
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Evidence
@@ -20,7 +21,7 @@ _PLATFORM_WORD, _GUEST_WORD, _FIRST_BUG_WORD = 3, 8, 19
 _NUMBERS = {4 * 32 + 31: "hypervisor", 16 * 32 + 28: "movdir64b"}
 
 _BELIEVED = frozenset(
-    ("tdx_pw_mce", "tdx_host_platform", "hypervisor", "tdx_guest", "movdir64b"),
+    (*FLAGS, "tdx_host_platform", "hypervisor", "tdx_guest", "movdir64b"),
 )
 
 # Not Google's, Amazon's and Oracle's names: their machines without a hypervisor have them too.
@@ -59,7 +60,7 @@ def _flags_of(word: str) -> tuple[str, ...]:
     if number in _NUMBERS:
         return (_NUMBERS[number],)
     if number // 32 >= _FIRST_BUG_WORD:
-        return ("tdx_pw_mce",)
+        return FLAGS
     return {_PLATFORM_WORD: ("tdx_host_platform",), _GUEST_WORD: ("tdx_guest",)}.get(
         number // 32, ()
     )

@@ -66,6 +66,10 @@ ERRATA = (
 )
 
 
+ANY = " or ".join(each.id for each in ERRATA)
+"""What a CPU has that needs reclaimed pages cleared."""
+
+
 NO_ERRATUM_CITATIONS = (_LINUX_SWITCH,)
 
 

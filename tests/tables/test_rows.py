@@ -48,6 +48,17 @@ MADE_UP_KERNEL = """KernelRow(
     )"""
 
 
+MADE_UP_ERRATUM = """Erratum(
+        id="made_up",
+        summary="reused pages go bad",
+        consequence="made up",
+        affected=(Vfm(INTEL, 6, 0xAF),),  # Sierra Forest
+        flag="made_up_flag",
+        honoured_since=Version(99, 0),
+        citations=(Citation("made up", "its CPUs"),),
+    )"""
+
+
 @pytest.fixture(scope="module")
 def run_copy(tmp_path_factory: pytest.TempPathFactory) -> RunCopy:
     """Run the package with all made-up rows in it."""
@@ -57,6 +68,7 @@ def run_copy(tmp_path_factory: pytest.TempPathFactory) -> RunCopy:
         package, folder / "tdxreclaim", ignore=shutil.ignore_patterns("__pycache__")
     )
     _add_row(copy / "tables/kernels.py", "KERNELS", MADE_UP_KERNEL)
+    _add_row(copy / "tables/errata.py", "ERRATA", MADE_UP_ERRATUM)
 
     def run(*arguments: str) -> str:
         ran = subprocess.run(
@@ -101,4 +113,26 @@ def run_copy(tmp_path_factory: pytest.TempPathFactory) -> RunCopy:
     ],
 )  # fmt: skip
 def test_a_kernel_row_is_enough(command: str, says: str, run_copy: RunCopy) -> None:
+    assert says in run_copy(*command.split())
+
+
+SRF = "--memory 1GiB --vcpus 1 --cpu srf --kernel"
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("check --cpu srf --kernel 99.0", "affected by made_up"),
+        ("check --cpu gnr --kernel 99.0", "not affected by tdx_pw_mce or made_up"),
+        ("check --cpu srf --kernel 99.0 --explain", "reused pages go bad"),
+        (f"simulate {SRF} 99.0 --explain", "Sierra Forest, with made_up"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 7.0 --explain", "Granite Rapids, without tdx_pw_mce or made_up"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 7.0 --explain", "CPU without tdx_pw_mce or made_up"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu 6/0xde --kernel 99.0", "the CPU has tdx_pw_mce or made_up: it is not known"),
+        ("drain --td 1GiB:1 --cpu srf --kernel 99.0", "Sierra Forest, with made_up"),
+        ("errata", "made_up"),
+        ("explain made_up", "reused pages go bad"),
+    ],
+)  # fmt: skip
+def test_an_erratum_row_is_enough(command: str, says: str, run_copy: RunCopy) -> None:
     assert says in run_copy(*command.split())

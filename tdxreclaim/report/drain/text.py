@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.costs.scene import name_errata
 from tdxreclaim.report.check.report import Report
 from tdxreclaim.report.check.text import faked_note
 from tdxreclaim.report.page import Page
@@ -52,8 +53,8 @@ def render(plan: DrainPlan, *, width: int = 80, color: bool = False) -> str:
     memory = format_size(sum(td.memory_bytes for td in drain.tds))
     number = f"{len(drain.tds)} TD{'' if len(drain.tds) == 1 else 's'}"
     page.labelled("TDs", f"{number}, {memory} together; from {plan.source}")
-    erratum = "with" if scene.platform.erratum else "without"
-    page.labelled("host", f"{scene.cpu}, {erratum} tdx_pw_mce; kernel {scene.kernel}")
+    errata = name_errata(plan.decision, affected=scene.platform.erratum)
+    page.labelled("host", f"{scene.cpu}, {errata}; kernel {scene.kernel}")
     if len(drain.tds) > 1:
         _table(page, plan)
     _bars(page, plan)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tdxreclaim.costs.scene import name_errata
 from tdxreclaim.engine.reuse import Hazard
 from tdxreclaim.engine.states import describe
+from tdxreclaim.tables.errata import ANY
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
 if TYPE_CHECKING:
@@ -40,8 +42,8 @@ def _rests_on(sheet: Page, simulation: Simulation) -> None:
     result, scene = simulation.result, simulation.scene
     sheet.heading("What was asked")
     sheet.labelled("TD", _size(simulation))
-    cpu = f"{scene.cpu}, {'with' if scene.platform.erratum else 'without'} tdx_pw_mce"
-    sheet.labelled("CPU", f"{cpu}; {many(scene.platform.packages, 'package')}")
+    errata = name_errata(simulation.decision, affected=scene.platform.erratum)
+    sheet.labelled("CPU", f"{scene.cpu}, {errata}; {many(scene.platform.packages, 'package')}")
     does = "clears" if result.clears else "does not clear"
     sheet.labelled("kernel", f"{scene.kernel}: {scene.plan.order} order, {does} here")
     rule = f"{simulation.decision.verdict} (rule {simulation.decision.rule})"
@@ -115,7 +117,7 @@ def _what_ifs(sheet: Page, what_ifs: tuple[WhatIf, ...]) -> None:
     for what_if in what_ifs:
         rows.setdefault(what_if.label, {})[what_if.affected] = what_if
     sheet.table(
-        ("kernel", "CPU without tdx_pw_mce", "CPU with tdx_pw_mce"),
+        ("kernel", f"CPU without {ANY}", f"CPU with {ANY}"),
         ((label, _cell(cells[False]), _cell(cells[True])) for label, cells in rows.items()),
     )
 
@@ -152,7 +154,7 @@ def _afterwards(sheet: Page, simulation: Simulation) -> None:
                 and not simulation.scene.platform.erratum
                 and not result.handed_back
             )
-            remark = "; harmless without tdx_pw_mce, where any write converts them"
+            remark = f"; harmless without {ANY}, where any write converts them"
             handed = f"{many(pages, 'page')} {_HAZARDS[hazard]}{remark if harmless else ''}"
             sheet.item(f"Handed over as reusable: {handed}.")
     written = many(result.partial_writes, "partial write")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.estimate import estimate
+from tdxreclaim.costs.scene import name_errata
 from tdxreclaim.engine.shape import Shape
 from tdxreclaim.report.check.text import faked_note
 from tdxreclaim.report.picture import Bar, Picture, Point, bars, curve, element, page, unfolding
@@ -112,7 +113,9 @@ def _by_kernel(picture: Picture, simulation: Simulation) -> None:
     if not shown:
         return
     picture.gap()
-    picture.text(f"Other kernels, on a CPU {'with' if affected else 'without'} tdx_pw_mce", "sub")
+    picture.text(
+        f"Other kernels, on a CPU {name_errata(simulation.decision, affected=affected)}", "sub"
+    )
     bars(
         picture,
         [

@@ -11,6 +11,7 @@ from tdxreclaim.engine.states import describe
 from tdxreclaim.errors import ExitStatus
 from tdxreclaim.report.check.text import faked_note
 from tdxreclaim.report.page import Page
+from tdxreclaim.tables.errata import PW_MCE
 from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, Clearing
 from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action, Phase
@@ -279,7 +280,7 @@ def render_scenario(scenario: Scenario, *, width: int = 80, color: bool = False)
         erratum = "with" if platform.erratum else "without"
         packages = f", {platform.packages} packages" if platform.packages > 1 else ""
         seam = "" if platform.seam_nr else ", no SEAM_NR"
-        sheet.heading(f"{platform.mode}, {erratum} tdx_pw_mce{seam}{packages}{_reading(act)}")
+        sheet.heading(f"{platform.mode}, {erratum} {PW_MCE}{seam}{packages}{_reading(act)}")
         for step in act.steps:
             outcome = [str(each) for each in (step.reply, step.seen) if each is not None]
             if step.machine_check:
