@@ -28,10 +28,10 @@ def in_guest(facts: HostFacts) -> bool:
 
 def has_x86_intel(facts: HostFacts) -> bool:
     """Whether a processor may be Intel's x86, the only ones with TDX."""
-    if facts.architecture not in (None, "x86"):
-        return False
     vendors = {group.vendor for group in facts.groups}
-    return not vendors or not vendors <= OTHER_VENDORS
+    if not vendors:
+        return facts.architecture in (None, "x86")
+    return not vendors <= OTHER_VENDORS
 
 
 def _td(facts: HostFacts) -> Outcome:

@@ -1093,6 +1093,13 @@ def _facts(draw: st.DrawFn) -> HostFacts:
     )
 
 
+def test_a_processor_of_intel_counts_over_an_architecture_that_was_read_elsewhere() -> None:
+    facts = host(cpuinfo(flags="vmx tdx_host_platform movdir64b"), release="6.18.2")
+    decision = decide(facts._replace(architecture="arm"))
+    assert decision.posture is not Posture.IDLE
+    assert decision.host.state is HostState.BIOS_ENABLED
+
+
 @given(_facts())
 def test_safe_to_skip_is_said_only_when_every_processor_is_known_not_to_need_it(
     facts: HostFacts,
