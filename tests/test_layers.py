@@ -87,7 +87,7 @@ DOORS = {"open", "uname", "listdir", "scandir", "popen", "system", "read_text", 
 ALLOWED = {
     "facts/sources/base.py": {"open"},
     "facts/sources/live.py": DOORS,
-    "facts/sources/tree.py": {"open", "listdir"},
+    "facts/sources/tree.py": {"open", "listdir", "scandir"},
     "facts/sources/kvm.py": {"open", "listdir"},
     "facts/sources/rows.py": {"listdir"},  # a directory of captures
     "facts/sources/unpack.py": {"open"},  # a decompressor on a stream that is open

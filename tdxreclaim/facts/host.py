@@ -17,7 +17,7 @@ from tdxreclaim.facts.evidence import (
     Part,
     printable,
 )
-from tdxreclaim.facts.identity import Identity, completed, read_identity, read_witnesses
+from tdxreclaim.facts.identity import Identity, completed, read_identity, read_witnesses, weigh
 from tdxreclaim.facts.identity import cross_check as ask_witness
 from tdxreclaim.facts.kernel import Symbols, parse_capacity, parse_switch, parse_symbols
 from tdxreclaim.facts.machine import forced_flags, forcing_options, virtual_machine
@@ -144,8 +144,20 @@ def read_host(
         kernel = _kernel(reader, release.value, facts.notes, installed)
     if not _affected(facts):
         # Only "must clear" needs no more than was seen.
-        reader.gaps += [*source.survey(), *_left_out(reader)]
+        _weigh_rest(reader, identity, facts)
+        reader.gaps += _left_out(reader)
     return facts._replace(coverage=Coverage(tuple(dict.fromkeys(reader.gaps))), **kernel)
+
+
+def _weigh_rest(reader: Reader, identity: Identity, facts: HostFacts) -> None:
+    """Note what the rest of a capture says of the CPU that the identity does not."""
+    survey = reader.source.survey()
+    reader.gaps += survey.gaps
+    guest = facts.hypervisor.value or facts.tdx_guest.value
+    for named in survey.named:
+        # A virtual machine may have had another CPU in each boot.
+        if not (guest and named.virtual):
+            weigh(reader, identity, named.group, reader.evidence(named.place, ""))
 
 
 def _or_log(reader: Reader, fact: Fact[bool], line: LogLine | None) -> Fact[bool]:

@@ -218,11 +218,12 @@ def read_witnesses(reader: Reader, identity: Identity) -> tuple[Fact[CpuGroup], 
             if identity.evidence.path != f"{label}:{line.number}"
         ]
     for group, evidence in found:
-        _weigh(reader, identity, group, evidence)
+        weigh(reader, identity, group, evidence)
     return tuple(found)
 
 
-def _weigh(reader: Reader, identity: Identity, group: CpuGroup | None, evidence: Evidence) -> None:
+def weigh(reader: Reader, identity: Identity, group: CpuGroup | None, evidence: Evidence) -> None:
+    """Note a gap where *evidence* names another CPU than the identity, or no whole one."""
     if group is None:
         return
     groups = identity.reading.groups

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, NotReadError, TdxReclaimError
 from tdxreclaim.facts import host, places
-from tdxreclaim.facts.evidence import Evidence, Gap, Origin, flat
+from tdxreclaim.facts.evidence import Evidence, Origin, flat
 from tdxreclaim.facts.logs.bringup import LogReading
 from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
 from tdxreclaim.facts.logs.prose import add_prose
@@ -26,6 +26,7 @@ from tdxreclaim.facts.sources.base import (
     KERNEL_LOG,
     TEXT_LIMIT_BYTES,
     Source,
+    Survey,
     file_size,
     is_directory,
     open_captured,
@@ -114,9 +115,13 @@ class _Together:
             return source.label(path)
         return path
 
-    def survey(self) -> tuple[Gap, ...]:
+    def survey(self) -> Survey:
         """Read all of them to their end; see `Source.survey`."""
-        return tuple(gap for source in self._sources for gap in source.survey())
+        found = [source.survey() for source in self._sources]
+        return Survey(
+            tuple(gap for each in found for gap in each.gaps),
+            tuple(named for each in found for named in each.named),
+        )
 
     def close(self) -> None:
         """Close them all."""
@@ -142,8 +147,8 @@ class _Kept:
     def label(self, path: str) -> str:
         return path
 
-    def survey(self) -> tuple[Gap, ...]:
-        return ()
+    def survey(self) -> Survey:
+        return Survey()
 
     def close(self) -> None:
         pass
@@ -280,7 +285,7 @@ class TicketReader:
             with stream:
                 data = _whole(stream, name)
             files = capture.files_of(data.decode("utf-8", "replace"), name, form)
-            gaps = files.survey()
+            gaps = files.survey().gaps
             if gaps:
                 raise MalformedInputError(name, gaps[0].why)
             self._sources.append(files)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts.evidence import Gap, Origin, flat
-from tdxreclaim.facts.places import IDENTITY, is_config
-from tdxreclaim.facts.sources.base import TEXT_LIMIT_BYTES, decode, too_long
-from tdxreclaim.facts.sources.tar import _Member, _Tar
+from tdxreclaim.facts.places import identity_at, is_config
+from tdxreclaim.facts.sources.base import TEXT_LIMIT_BYTES, Survey, decode, too_long
+from tdxreclaim.facts.sources.others import Others, guarded
+from tdxreclaim.facts.sources.tar import SPARSE, MemberStream, _Member, _Tar
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Archive:
         self._kept = 0
         self._others: list[tuple[str, str, int]] = []
         """Files that identify a host, elsewhere than at the one that is read: by hash."""
+        self._beside = Others()
         self._tar: _Tar | None = _Tar(stream)
 
     def read(self, path: str) -> str | None:
@@ -88,17 +90,22 @@ class Archive:
         """Return *path*."""
         return path
 
-    def survey(self) -> tuple[Gap, ...]:
+    def survey(self) -> Survey:
         """Read it to its end; see `Source.survey`."""
         while self._advance():
             pass
+        self._check_hosts()
+        found = self._beside.survey()
+        if self._damage:
+            gap = Gap(self._name, f"not read to its end ({self._damage})")
+            return found._replace(gaps=(gap, *found.gaps))
+        return found
+
+    def _check_hosts(self) -> None:
         for name, path, seen in self._others:
             if self._digest(path) != seen:
                 why = f"several captured hosts are in it: {flat(name)} is of another one"
                 raise MalformedInputError(self._name, why)
-        if self._damage:
-            return (Gap(self._name, f"not read to its end ({self._damage})"),)
-        return ()
 
     def _digest(self, path: str) -> int | None:
         found = self._found.get(path)
@@ -158,12 +165,19 @@ class Archive:
     def _note_other(self, tar: _Tar, member: _Member) -> None:
         parts = [part for part in member.name.split("/") if part not in ("", ".", "..")]
         name = "/".join(parts)
-        path = next((path for path in IDENTITY if name.endswith(f"/{path}") or name == path), None)
+        path = identity_at(name)
         if path is None:
+            self._look(tar, member, name)
             return
         if len(self._others) >= _MOST_OTHERS:
             raise tarfile.ReadError(f"more than {_MOST_OTHERS} files of other hosts")
         self._others.append((name, path, hash(self._text(tar, member, path))))
+
+    def _look(self, tar: _Tar, member: _Member, name: str) -> None:
+        if member.refusal is None:
+            self._beside.look(name, guarded(MemberStream(tar, member.size)))
+        elif member.refusal == SPARSE:
+            self._beside.refuse(name, member.refusal)
 
     def _text(self, tar: _Tar, member: _Member, path: str) -> str | HostReadError:
         if member.refusal is not None:

@@ -15,7 +15,7 @@ import errno
 import os
 import stat
 import sys
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError
 from tdxreclaim.facts.evidence import Origin
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import io
     from collections.abc import Mapping
 
+    from tdxreclaim.facts.cpu import CpuGroup
     from tdxreclaim.facts.evidence import Gap
 
 # A single text (kallsyms, or a kernel log) is read up to here, and no more than
@@ -35,6 +36,22 @@ _READ_SIZE = 1 << 20
 
 
 KERNEL_LOG = "dev/kmsg"
+
+
+class Named(NamedTuple):
+    """A CPU that a capture names elsewhere than where its identity is read."""
+
+    place: str
+    group: CpuGroup
+    virtual: bool
+    """Whether the log there is of virtual machines, whose CPU may change from boot to boot."""
+
+
+class Survey(NamedTuple):
+    """What the rest of a capture says: what could not be read, and the CPUs it names."""
+
+    gaps: tuple[Gap, ...] = ()
+    named: tuple[Named, ...] = ()
 
 
 class Source(Protocol):
@@ -60,8 +77,8 @@ class Source(Protocol):
         """Return the name that evidence shows for *path*."""
         ...
 
-    def survey(self) -> tuple[Gap, ...]:
-        """Read a capture to its end; return what of it could not be read.
+    def survey(self) -> Survey:
+        """Read a capture to its end; return what is left to be said of the CPU.
 
         Raises:
             MalformedInputError: another host is in it.
@@ -192,9 +209,9 @@ class Files:
         """Return the captured file's name, or *path* if there is none."""
         return self._label if self._label and path in self._texts else path
 
-    def survey(self) -> tuple[Gap, ...]:
+    def survey(self) -> Survey:
         """Return what was known to be missing when the texts were given."""
-        return self._gaps
+        return Survey(self._gaps)
 
     def close(self) -> None:
         """Do nothing: the texts are in memory."""

@@ -11,6 +11,7 @@ from tdxreclaim.facts.evidence import Origin
 from tdxreclaim.facts.sources.base import (
     _ASK_PY_CPUINFO,
     KERNEL_LOG,
+    Survey,
     _find_py_cpuinfo,
     _why,
     decode,
@@ -20,7 +21,6 @@ from tdxreclaim.facts.sources.base import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tdxreclaim.facts.evidence import Gap
     from tdxreclaim.facts.images.installed import InstalledKernels
 
 
@@ -52,9 +52,9 @@ class Live:
         """Return the absolute path."""
         return "/" + path
 
-    def survey(self) -> tuple[Gap, ...]:
+    def survey(self) -> Survey:
         """Return nothing: the kernel gives its files whole."""
-        return ()
+        return Survey()
 
     def close(self) -> None:
         """Do nothing: every file is closed once it is read."""

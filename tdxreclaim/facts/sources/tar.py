@@ -44,6 +44,9 @@ class _Headers(NamedTuple):
 _READ_SIZE = 1 << 20
 
 
+SPARSE = "a sparse file in the archive, not read"
+
+
 class TrailingDataError(tarfile.ReadError):
     """Something follows the end: two archives in one file look so."""
 
@@ -131,7 +134,7 @@ class _Tar:
         if header.issym() or header.islnk():
             refusal = "a link in the archive, not followed"
         elif sparse:
-            refusal = "a sparse file in the archive, not read"
+            refusal = SPARSE
         elif not header.isreg():
             refusal = "not a regular file in the archive, not followed"
         return _Member(before.name or header.name, size, refusal)

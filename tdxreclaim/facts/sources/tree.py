@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
-from tdxreclaim.facts.evidence import Gap, Origin, flat
-from tdxreclaim.facts.places import IDENTITY
-from tdxreclaim.facts.sources.base import _why, decode, read_bounded
+from tdxreclaim.facts.evidence import Origin, flat
+from tdxreclaim.facts.places import IDENTITY, WANTED, identity_at, is_config, witness
+from tdxreclaim.facts.sources.base import Survey, _why, decode, read_bounded
+from tdxreclaim.facts.sources.others import Others
 
 if TYPE_CHECKING:
     import io
+    from collections.abc import Iterator
 
 
-# Where every host has thousands of folders and no other host is.
-_NO_HOST_IN = frozenset(("proc", "sys", "dev", "sos_commands"))
+# A host's whole file system has some ten thousand.
+_MOST_FOLDERS = 100_000
 
 
-_MOST_FOLDERS = 2000
+# What the kernel shows in proc and sys, in thousands of folders: no host lies there.
+_KERNELS = re.compile(
+    r".*/proc/(?:\d+|acpi|asound|bus|driver|dynamic_debug|fs|irq|net|pressure|scsi|sys|sysvipc|tty)"
+    r"|.*/sys/(?:block|bus|class|dev|devices|firmware|fs|hypervisor|kernel|module|power)",
+    re.DOTALL,
+)
+
+
+def _is_kernels(path: str) -> bool:
+    return _KERNELS.fullmatch(path) is not None
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -32,8 +44,10 @@ class Tree:
 
     origin = Origin.CAPTURED
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, given: str | None = None) -> None:
+        """Read the host at *root*; *given* is the folder that it was found in."""
         self._root = os.path.realpath(root)
+        self._given = os.path.realpath(root if given is None else given)
 
     def read(self, path: str) -> str | None:
         """Return the text at *path* in the tree; see `Source.read`.
@@ -91,34 +105,44 @@ class Tree:
         """Return *path*."""
         return path
 
-    def survey(self) -> tuple[Gap, ...]:
-        """Return what is not whole: nothing; see `Source.survey`.
-
-        A host may lie one or two folders down beside the one at the top.
-        """
+    def survey(self) -> Survey:
+        """Search what was given to its last folder; see `Source.survey`."""
+        others = Others()
         own = {path: self._text_or_none(path) for path in IDENTITY}
-        left = _MOST_FOLDERS
-        for folder in self._folders(""):
-            for inner in (folder, *self._folders(folder)):
-                left -= 1
-                if left < 0:
-                    return (Gap(self._root, f"more than {_MOST_FOLDERS} folders to look into"),)
-                for path, text in own.items():
-                    found = self._text_or_none(f"{inner}/{path}")
-                    if found is not None and found != text:
-                        why = f"several captured hosts are in it: {flat(inner)} and the top"
-                        raise MalformedInputError(self._root, why)
-        return ()
+        for path in self._files(others):
+            name = os.path.relpath(path, self._given)
+            mine = os.path.relpath(path, self._root)
+            if mine in WANTED or is_config(mine):
+                continue
+            identity = identity_at(name)
+            if identity is None:
+                if witness(name) is not None:
+                    _look(others, name, path)
+            elif _text_at(path) != own[identity]:
+                why = f"several captured hosts are in it: {flat(name)} is of another one"
+                raise MalformedInputError(self._given, why)
+        return others.survey()
 
-    def _folders(self, folder: str) -> list[str]:
-        """Return the folders in *folder* that may hold a host; links are not followed."""
-        below = []
-        for name in self.names(folder):
-            path = f"{folder}/{name}" if folder else name
-            real = os.path.join(self._root, path)
-            if path not in _NO_HOST_IN and os.path.isdir(real) and not os.path.islink(real):
-                below.append(path)
-        return below
+    def _files(self, others: Others) -> Iterator[str]:
+        """Yield the regular files below what was given; links are not followed."""
+        folders, left = [self._given], _MOST_FOLDERS
+        while folders:
+            folder = folders.pop()
+            left -= 1
+            if left < 0:
+                others.doubt(self._given, f"more than {_MOST_FOLDERS:,} folders to look into")
+                return
+            try:
+                with os.scandir(folder) as scan:
+                    entries = sorted(scan, key=lambda entry: entry.name)
+            except OSError as error:
+                others.refuse_folder(os.path.relpath(folder, self._given), _why(error))
+                continue
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    yield entry.path
+                elif entry.is_dir(follow_symlinks=False) and not _is_kernels(entry.path):
+                    folders.append(entry.path)
 
     def _text_or_none(self, path: str) -> str | None:
         try:
@@ -128,6 +152,26 @@ class Tree:
 
     def close(self) -> None:
         """Do nothing: every file is closed once it is read."""
+
+
+def _open(path: str) -> io.BufferedReader:
+    return open(path, "rb", opener=_open_at_once)
+
+
+def _look(others: Others, name: str, path: str) -> None:
+    try:
+        others.look(name, lambda: _open(path))
+    except OSError as error:
+        others.refuse(name, _why(error))
+
+
+def _text_at(path: str) -> str:
+    """Return the text at *path*; of one that cannot be read a text that no file has."""
+    try:
+        with _open(path) as file:
+            return decode(read_bounded(file, path))
+    except (HostReadError, OSError):
+        return f"\0{path}"
 
 
 NO_HOST = "no captured host found: no proc/cpuinfo or similar at the top or one folder down"
@@ -157,7 +201,7 @@ def open_tree(path: str, wanted: frozenset[str]) -> Tree:
         raise MalformedInputError(path, f"{len(hosts)} captured hosts are in it; name one of them")
     if not hosts:
         raise MalformedInputError(path, NO_HOST)
-    return Tree(hosts[0])
+    return Tree(hosts[0], path)
 
 
 def _holds_a_host(root: str, wanted: frozenset[str]) -> bool:
