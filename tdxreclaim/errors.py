@@ -54,7 +54,10 @@ _MEANINGS = {
     ),
     ExitStatus.BUG: "a bug in tdxreclaim",
     ExitStatus.USAGE: "the command line is wrong",
-    ExitStatus.BAD_INPUT: "a file is missing, unreadable or malformed, or output cannot be written",
+    ExitStatus.BAD_INPUT: (
+        "a file is missing, unreadable or malformed, output cannot be written, "
+        "or a cluster cannot be used"
+    ),
     ExitStatus.REQUIRED: "clearing is required",
     ExitStatus.UNDETERMINED: "undetermined: treat as required",
     ExitStatus.NOT_APPLICABLE: "not applicable: this is not a TDX host",
@@ -86,6 +89,10 @@ class TdxReclaimError(Exception):
         super().__init__(f"{what}: {why}")
         self.what = what
         self.why = why
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the way from a worker: the arguments, not the sentence of them."""
+        return type(self), (self.what, self.why), self.__dict__
 
 
 class HostReadError(TdxReclaimError):
@@ -129,6 +136,12 @@ class UnmeasurableError(TdxReclaimError):
     """This host does not let something be measured."""
 
     kind = "unmeasurable"
+
+
+class ClusterError(TdxReclaimError):
+    """A cluster cannot be used: nobody answers, or a worker differs from us."""
+
+    kind = "cluster"
 
 
 class InterruptedWorkError(TdxReclaimError):
