@@ -201,3 +201,11 @@ def test_text_draws_with_rich_and_asks_no_py_cpuinfo() -> None:
     loaded = _modules_loaded("check")
     assert "rich.console" in loaded
     assert "cpuinfo" not in loaded
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_named_tuple_has_five_fields_at_most(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ClassDef) and "NamedTuple" in map(ast.unparse, node.bases):
+            fields = [each for each in node.body if isinstance(each, ast.AnnAssign)]
+            assert len(fields) <= 5, node.name

@@ -203,7 +203,7 @@ def trace(
     bases = _bases(over)
     count = None if vcpus is None else _at_least_one("--vcpus", vcpus, _MOST_VCPUS)
     origin = f"tdxreclaim calibrate trace {' '.join(files)}"
-    record = _origin("trace", host, cpu, kernel, date, origin)
+    record = _stated("trace", host, cpu, kernel, date, origin)
     texts = ((file, read_file(file, RECORDING_LIMIT_BYTES)) for file in files)
     with Progress("calibrate trace") as progress:
         recording = kernel_trace.read(texts, progress.show)
@@ -239,7 +239,7 @@ def _strange_functions(recording: Any, kernel: str | None) -> tuple[str, ...]:  
     return ()
 
 
-def _origin(
+def _stated(
     name: str,
     host: str | None,
     cpu: str | None,
@@ -292,7 +292,7 @@ def fit(
     from tdxreclaim.calibrate.observations import together
 
     bases = _bases(over)
-    stated = _origin("fit", host, cpu, kernel, date, f"tdxreclaim calibrate fit {' '.join(files)}")
+    stated = _stated("fit", host, cpu, kernel, date, f"tdxreclaim calibrate fit {' '.join(files)}")
     given = [_timed(file) for file in dict.fromkeys(files)]
     observed = together((file, rows) for file, rows, _ in given)
     origin = _common([each for _, _, each in given if each is not None], stated)

@@ -42,13 +42,13 @@ def _lines(calibration: Calibration) -> Iterator[str]:
     yield f"schema = {text(SCHEMA)}"
     yield ""
     yield "[record]"
-    yield from _origin_lines(calibration.itself)
+    yield from _host_lines(calibration.itself)
     yield from _list("assumptions", calibration.assumptions)
     yield from _list("leaves_out", calibration.leaves_out)
     if calibration.fitted is not None:
         yield f"fitted = {calibration.fitted}"
     for source in calibration.sources:
-        yield from ("", "[[sources]]", *_origin_lines(source))
+        yield from ("", "[[sources]]", *_host_lines(source))
     for action, cost in calibration.steps.items():
         yield from _step_lines(action, cost)
     for row in calibration.rows:
@@ -74,7 +74,7 @@ def _list(name: str, values: tuple[str, ...]) -> Iterator[str]:
     yield "]"
 
 
-def _origin_lines(origin: HostRecord) -> Iterator[str]:
+def _host_lines(origin: HostRecord) -> Iterator[str]:
     for name, value in origin.fields().items():
         if value is not None:
             yield f"{name} = {text(value)}"
@@ -240,7 +240,9 @@ def load(text: str, what: str) -> Calibration:
         raise top.bad("schema", f"expected {SCHEMA}")
     record = top.table("record")
     steps = top.table("steps")
-    sources = tuple(_origin(each) for each in top.tables("sources")) if top.has("sources") else ()
+    sources = (
+        tuple(_host_record(each) for each in top.tables("sources")) if top.has("sources") else ()
+    )
     calibration = Calibration(
         name=record.text("name"),
         host=record.text("host"),
@@ -264,7 +266,7 @@ def load(text: str, what: str) -> Calibration:
     return calibration
 
 
-def _origin(table: Table) -> HostRecord:
+def _host_record(table: Table) -> HostRecord:
     origin = HostRecord(
         name=table.text("name"),
         host=table.text("host"),

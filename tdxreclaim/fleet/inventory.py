@@ -6,7 +6,7 @@ An inventory says what somebody wrote down; its answers rest on that alone.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError, UsageError
 from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX, encode_signature
@@ -15,6 +15,7 @@ from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.sources.rows import HOST_COLUMNS
 from tdxreclaim.fleet.answer import answer_of
 from tdxreclaim.policy.decide import decide
+from tdxreclaim.record import Record
 from tdxreclaim.tables.cpus import INTEL, VENDOR_NAMES
 from tdxreclaim.units import parse_size
 
@@ -36,7 +37,7 @@ _NAMES = {
 _LONGEST = 200
 
 
-class Columns(NamedTuple):
+class Columns(Record):
     """Where each value stands in a row; ``None``: nowhere."""
 
     host: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from tdxreclaim.facts.evidence import Evidence
-from tdxreclaim.facts.images.parts import Configuration, Images, Module, Names, Part, Text
+from tdxreclaim.facts.images.parts import Configuration, Images, KernelPart, Module, Names, Text
 from tdxreclaim.policy.kernel import IMAGE_RULES
 from tdxreclaim.policy.model import KernelRule
 from tdxreclaim.policy.trail import Outcome, fires, passes
@@ -49,7 +49,7 @@ class ImageFinding(NamedTuple):
     claims: tuple[Claim, ...]
 
 
-def judge_images(images: Images, beside: Iterable[Part] = ()) -> ImageFinding:
+def judge_images(images: Images, beside: Iterable[KernelPart] = ()) -> ImageFinding:
     """Return what the parts of a kernel say of it, together with what else is known of it."""
     ranked = sorted((*images.parts, *beside), key=lambda part: _RANK[type(part.content)])
     claims = tuple(_claim(part) for part in ranked)
@@ -71,15 +71,15 @@ def judge_images(images: Images, beside: Iterable[Part] = ()) -> ImageFinding:
 
 def judge_files(facts: HostFacts) -> ImageFinding:
     """Return what the files of a host's kernel say, beside its symbols and configuration."""
-    beside: list[Part] = []
+    beside: list[KernelPart] = []
     symbols = facts.symbols.value
     if symbols is not None and symbols.found:
         names = tuple(symbol.name for symbol in symbols.found)
         listed = Names(tdx_host=True, telling=names, exported=False, whole=symbols.whole)
-        beside.append(Part(facts.symbols.evidence.path, None, listed))
+        beside.append(KernelPart(facts.symbols.evidence.path, None, listed))
     if facts.config.value is not None:
         config = Configuration(facts.config.value)
-        beside.append(Part(facts.config.evidence.path, None, config))
+        beside.append(KernelPart(facts.config.evidence.path, None, config))
     return judge_images(facts.images or Images(()), beside)
 
 
@@ -127,7 +127,7 @@ def _contradiction(claims: tuple[Claim, ...]) -> str:
     return ""
 
 
-def _claim(part: Part) -> Claim:
+def _claim(part: KernelPart) -> Claim:
     match part.content:
         case Module() as module:
             claim = _of_module(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import Evidence, Origin, printable
-from tdxreclaim.tables.findings.kind import Part
+from tdxreclaim.tables.findings.kind import Subject
 from tdxreclaim.tables.findings.machine_checks import MACHINE_CHECK
 from tdxreclaim.tables.findings.notes import COMMAND_LINE, RAX
 from tdxreclaim.tables.seamcalls import find_status, name_status
@@ -113,7 +113,7 @@ class Collector:
         if tally is None:
             return
         tally.add(event)
-        if kind.part in (Part.TEARDOWN, Part.OTHER) and "function" in values:
+        if kind.subject in (Subject.TEARDOWN, Subject.OTHER) and "function" in values:
             self._warned = tally, event
 
     def _tally(self, kind: Kind, values: Mapping[str, str], event: LogEvent) -> Tally | None:

@@ -11,7 +11,7 @@ from tdxreclaim.facts.evidence import printable
 from tdxreclaim.tables.beginnings import beginnings_of
 from tdxreclaim.tables.findings import CATALOGUE
 from tdxreclaim.tables.findings.bringup import TDX_ON_IN_BIOS
-from tdxreclaim.tables.findings.kind import Kind, Part
+from tdxreclaim.tables.findings.kind import Kind, Subject
 from tdxreclaim.tables.findings.machine_checks import MACHINE_CHECK
 from tdxreclaim.tables.findings.notes import NOTES, Note
 from tdxreclaim.tables.seamcalls import Leaf, Status, find_leaf, find_status, name_leaf, name_status
@@ -69,7 +69,7 @@ def matches(text: str) -> list[Match]:
         if found and each.kind.turn > turn:
             break
         match = each.pattern.match(text)
-        if match and each.kind.part in (None, _part(match)):
+        if match and each.kind.subject in (None, _subject(match)):
             found.append(Match(each.kind, _values(each.kind, match)))
             turn = each.kind.turn
     return found
@@ -112,16 +112,16 @@ def _note_matchers() -> Mapping[str, Sequence[tuple[re.Pattern[str], Note]]]:
     return found
 
 
-def _part(match: re.Match[str]) -> Part | None:
+def _subject(match: re.Match[str]) -> Subject | None:
     groups = match.groupdict()
     if "leaf" in groups:
-        return _part_of_call(groups["leaf"], groups["status"])
+        return _subject_of_call(groups["leaf"], groups["status"])
     if "function" in groups:
-        return Part.TEARDOWN if is_teardown(groups["function"]) else Part.OTHER
+        return Subject.TEARDOWN if is_teardown(groups["function"]) else Subject.OTHER
     if "mci" in groups:
         record = read_record(groups)
         # A record that is cut is not taken for a harmless one.
-        return Part.UNCORRECTED if record is None or record.uncorrected else Part.CORRECTED
+        return Subject.UNCORRECTED if record is None or record.uncorrected else Subject.CORRECTED
     return None
 
 
@@ -174,16 +174,16 @@ def _name_leaf(text: str) -> str:
     return name_leaf(text)
 
 
-def _part_of_call(text: str, status: str) -> Part:
+def _subject_of_call(text: str, status: str) -> Subject:
     leaf = read_leaf(text)
     if leaf is Leaf.TDH_PHYMEM_PAGE_RECLAIM:
-        return Part.RECLAIM
+        return Subject.RECLAIM
     if leaf in _REMOVAL or leaf in _TEARDOWN:
         if find_status(int(status, 16)) is Status.TDX_TD_FATAL:
-            return Part.FATAL
-        return Part.REMOVAL if leaf in _REMOVAL else Part.TEARDOWN
+            return Subject.FATAL
+        return Subject.REMOVAL if leaf in _REMOVAL else Subject.TEARDOWN
     name = _name_leaf(text)
-    return Part.BRING_UP if name.startswith(("TDH.SYS.", "P-SEAMLDR")) else Part.OTHER
+    return Subject.BRING_UP if name.startswith(("TDH.SYS.", "P-SEAMLDR")) else Subject.OTHER
 
 
 def _values(kind: Kind, match: re.Match[str]) -> dict[str, str]:

@@ -28,7 +28,8 @@ _X86_64 = 62
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
 
 
-_SECTION = struct.Struct("<IIQQQQIIQQ")
+# Without what nothing asks for: name, address, info, alignment, size of an entry.
+_SECTION = struct.Struct("<4xIQ8xQQI20x")
 
 
 _SYMBOL = struct.Struct("<IBBHQQ")
@@ -51,16 +52,11 @@ _GNU_BUILD_ID = 3
 
 
 class _Section(NamedTuple):
-    name: int
     type: int
     flags: int
-    address: int
     offset: int
     size: int
     link: int
-    info: int
-    align: int
-    entry: int
 
 
 class Symbol(NamedTuple):

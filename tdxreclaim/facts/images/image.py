@@ -11,7 +11,7 @@ from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.images.cut import Cut
 from tdxreclaim.facts.images.elf import Elf
 from tdxreclaim.facts.images.lists import names_of, parse_configuration
-from tdxreclaim.facts.images.parts import PART_LIMIT_BYTES, TELLING, Part, Text
+from tdxreclaim.facts.images.parts import PART_LIMIT_BYTES, TELLING, KernelPart, Text
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS, _Rejoined, looks_packed, unpack
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class _Search:
             return None
         return text.decode("utf-8", "replace")
 
-    def parts(self, path: str, release: str | None) -> Iterator[Part]:
+    def parts(self, path: str, release: str | None) -> Iterator[KernelPart]:
         releases = self.releases | ({release} if release else set())
         if len(releases) > 1:
             both = " and ".join(sorted(releases))
@@ -101,10 +101,10 @@ class _Search:
             key_ids=_KEY_IDS in self.found,
             exported=exported,
         )
-        yield Part(path, release, text)
+        yield KernelPart(path, release, text)
         config = self.config()
         if config is not None:
-            yield Part(f"{path} (IKCONFIG)", release, parse_configuration(config))
+            yield KernelPart(f"{path} (IKCONFIG)", release, parse_configuration(config))
 
 
 class _Boot(NamedTuple):
@@ -146,7 +146,7 @@ def _read_boot_header(head: bytes, name: str) -> _Boot:
     return _Boot(words[0] if words else None, setup * _SECTOR + offset, size)
 
 
-def read_vmlinuz(stream: io.BufferedIOBase, head: bytes, name: str) -> Iterator[Part]:
+def read_vmlinuz(stream: io.BufferedIOBase, head: bytes, name: str) -> Iterator[KernelPart]:
     """Yield the parts in a boot image; *stream* stands at its beginning.
 
     Raises:
@@ -181,7 +181,7 @@ _OTHERS = {
 }
 
 
-def _search(stream: io.BufferedIOBase, name: str, release: str | None) -> Iterator[Part]:
+def _search(stream: io.BufferedIOBase, name: str, release: str | None) -> Iterator[KernelPart]:
     """Yield what a vmlinux in *stream* tells, to its end."""
     search = _Search()
     begins = True
@@ -195,12 +195,12 @@ def _search(stream: io.BufferedIOBase, name: str, release: str | None) -> Iterat
     yield from search.parts(name, release)
 
 
-def read_packed_vmlinux(stream: io.BufferedIOBase, name: str) -> Iterator[Part]:
+def read_packed_vmlinux(stream: io.BufferedIOBase, name: str) -> Iterator[KernelPart]:
     """Yield what an unpacked stream of a vmlinux tells: its texts, not its symbols."""
     yield from _search(stream, name, None)
 
 
-def read_vmlinux(file: BinaryIO, name: str) -> Iterator[Part]:
+def read_vmlinux(file: BinaryIO, name: str) -> Iterator[KernelPart]:
     """Yield what a vmlinux tells: its texts, and its symbols if it has them."""
     elf = Elf(file, name)
     search = _Search()
@@ -210,4 +210,4 @@ def read_vmlinux(file: BinaryIO, name: str) -> Iterator[Part]:
     yield from parts
     names = names_of([symbol.name for symbol in elf.symbols() if symbol.defined])
     if names.whole or names.telling:
-        yield Part(name, parts[0].release, names)
+        yield KernelPart(name, parts[0].release, names)

@@ -8,7 +8,7 @@ from tdxreclaim.errors import TdxReclaimError
 from tdxreclaim.facts.evidence import Evidence, Origin, not_readable
 from tdxreclaim.facts.images.folder import Folder
 from tdxreclaim.facts.images.members import Role
-from tdxreclaim.facts.images.parts import Configuration, Images, KernelFiles, Module, Part
+from tdxreclaim.facts.images.parts import Configuration, Images, KernelFiles, KernelPart, Module
 
 _LOADED = "sys/module/kvm_intel"
 
@@ -68,7 +68,7 @@ class InstalledKernels:
             found, failures = found + module, failures + failed
         return Images(tuple(found), failures, Origin.LIVE) if found else None
 
-    def _parts(self, release: str, role: Role) -> tuple[list[Part], tuple[Evidence, ...]]:
+    def _parts(self, release: str, role: Role) -> tuple[list[KernelPart], tuple[Evidence, ...]]:
         members = [member for member in self._folder.of_release(release) if member.role is role]
         if not members:
             return [], ()
@@ -78,15 +78,15 @@ class InstalledKernels:
         return found, as_evidence(failed, Origin.LIVE)
 
 
-def _rules_tdx_out(part: Part) -> bool:
+def _rules_tdx_out(part: KernelPart) -> bool:
     return isinstance(part.content, Configuration) and part.content.tdx_host is False
 
 
-def _build_id_of(part: Part) -> str | None:
+def _build_id_of(part: KernelPart) -> str | None:
     return part.content.build_id if isinstance(part.content, Module) else None
 
 
-def _not_what_runs(part: Part) -> Evidence:
+def _not_what_runs(part: KernelPart) -> Evidence:
     why = "not the module that runs (its build id differs)"
     return Evidence(part.path, not_readable(why), Origin.LIVE)
 

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.facts.images.parts import TELLING, Configuration, Names, Part
+from tdxreclaim.facts.images.parts import TELLING, Configuration, KernelPart, Names
 from tdxreclaim.facts.kernel import parse_config
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ _NAMES = {
 }
 
 
-def read_list(text: str, name: str) -> Part | None:
+def read_list(text: str, name: str) -> KernelPart | None:
     """Return what a configuration, System.map or Module.symvers tells, ``None`` if it is none.
 
     Raises:
@@ -84,10 +84,10 @@ def read_list(text: str, name: str) -> Part | None:
             lines = text.count("\n")
             why = f"a stub or a part of a list of symbols ({lines} lines), which tells nothing"
             raise StubError(name, why)
-        return Part(name, None, content)
+        return KernelPart(name, None, content)
     if not _OPTION.search(text):
         return None
     heading = _HEADING.search(text)
     if heading and heading[1] not in ("x86", "x86_64"):
         raise MalformedInputError(name, f"a configuration for {heading[1]}, not for x86")
-    return Part(name, None, parse_configuration(text))
+    return KernelPart(name, None, parse_configuration(text))

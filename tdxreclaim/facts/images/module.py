@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.images.elf import Elf, Symbol
-from tdxreclaim.facts.images.parts import Module, Part
+from tdxreclaim.facts.images.parts import KernelPart, Module
 from tdxreclaim.tables.errata import HONOURING
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _RECLAIMS = ("__tdx_reclaim_page", "tdx_reclaim_", "tdx_vm_destroy", "tdx_vm_fre
 _KVM_INTEL = "kvm_intel"
 
 
-def read_module(file: BinaryIO, name: str) -> Part:
+def read_module(file: BinaryIO, name: str) -> KernelPart:
     """Return what the kvm-intel.ko in *file* tells.
 
     Raises:
@@ -57,7 +57,7 @@ def read_module(file: BinaryIO, name: str) -> Part:
         reclaims=_reclaims(symbols),
         build_id=elf.build_id(),
     )
-    return Part(name, info["vermagic"].split(" ")[0] or None, content)
+    return KernelPart(name, info["vermagic"].split(" ")[0] or None, content)
 
 
 def _reclaims(symbols: list[Symbol]) -> bool:

@@ -21,7 +21,7 @@ from tdxreclaim.facts.images.folder import Folder, open_regular
 from tdxreclaim.facts.images.lists import StubError, read_list
 from tdxreclaim.facts.images.members import Member, member_of, release_in_name
 from tdxreclaim.facts.images.module import read_module
-from tdxreclaim.facts.images.parts import PART_LIMIT_BYTES, Images, Part, bases, fits
+from tdxreclaim.facts.images.parts import PART_LIMIT_BYTES, Images, KernelPart, bases, fits
 from tdxreclaim.facts.sources import tar
 from tdxreclaim.facts.sources.base import read_bounded
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS, looks_packed, read_head, unpack
@@ -65,7 +65,7 @@ def read_images(
             all of one release.
 
     """
-    parts: list[Part] = []
+    parts: list[KernelPart] = []
     failures: list[Failure] = []
     for path in paths:
         found, failed = _read(path, release)
@@ -94,7 +94,7 @@ def _nothing(path: str, failures: list[Failure]) -> TdxReclaimError:
     )
 
 
-def _check_releases(parts: Sequence[Part], wanted: tuple[str, str] | None) -> None:
+def _check_releases(parts: Sequence[KernelPart], wanted: tuple[str, str] | None) -> None:
     named = [wanted] if wanted else []
     named += [(part.path, part.release) for part in parts if part.release]
     for path, release in named[1:]:
@@ -113,7 +113,7 @@ def _not_one_kernel(path: str, release: str, other_path: str, other: str) -> Mal
     )
 
 
-def _read(path: str, release: str | None) -> tuple[list[Part], list[Failure]]:
+def _read(path: str, release: str | None) -> tuple[list[KernelPart], list[Failure]]:
     if os.path.isdir(path):
         folder = Folder(path)
         return read_members(folder, chosen(path, folder.members(), release))
@@ -169,14 +169,16 @@ def chosen(path: str, members: Sequence[Member], release: str | None) -> list[Me
     )
 
 
-def read_members(folder: Folder, members: Iterable[Member]) -> tuple[list[Part], list[Failure]]:
+def read_members(
+    folder: Folder, members: Iterable[Member]
+) -> tuple[list[KernelPart], list[Failure]]:
     """Return what *members* of a folder tell, and those that tell nothing.
 
     Raises:
         MalformedInputError: one says to be of another release than its name.
 
     """
-    parts: list[Part] = []
+    parts: list[KernelPart] = []
     failures: list[Failure] = []
     for member in members:
         name = folder.label(member.path)
@@ -192,9 +194,9 @@ def read_members(folder: Folder, members: Iterable[Member]) -> tuple[list[Part],
 
 def _read_package(
     stream: io.BufferedReader, name: str, release: str | None
-) -> tuple[list[Part], list[Failure]]:
+) -> tuple[list[KernelPart], list[Failure]]:
     """Return what the parts in a tar of files tell, in one pass."""
-    found: list[tuple[Member, list[Part] | TdxReclaimError]] = []
+    found: list[tuple[Member, list[KernelPart] | TdxReclaimError]] = []
     for each in tar.members(stream):
         member = member_of(each.name)
         if member is None or each.refusal is not None:
@@ -220,7 +222,7 @@ def _read_package(
     ], failures
 
 
-def _named(part: Part, release: str | None) -> Part:
+def _named(part: KernelPart, release: str | None) -> KernelPart:
     """Return *part* with the release of its name, where it has none in it."""
     if release is None or part.release is None:
         return part._replace(release=part.release or release)
@@ -230,7 +232,7 @@ def _named(part: Part, release: str | None) -> Part:
     return part
 
 
-def _parts(file: io.BufferedReader, name: str) -> Iterator[Part]:
+def _parts(file: io.BufferedReader, name: str) -> Iterator[KernelPart]:
     """Yield the parts in *file*, which is told by its beginning."""
     head, stream = read_head(file)
     packed = looks_packed(head)

@@ -97,7 +97,7 @@ class Text:
 Content = Module | Configuration | Names | Text
 
 
-class Part(NamedTuple):
+class KernelPart(NamedTuple):
     """A part of a kernel: where it was, of which release it is, and what it tells.
 
     The release is what it says of itself, or what its name says.
@@ -115,7 +115,7 @@ class Images(NamedTuple):
     none runs and it would be loaded next; ``None`` of files that were given.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[KernelPart, ...]
     failures: tuple[Evidence, ...] = ()
     origin: Origin = Origin.FAKED
     loaded: bool | None = None
@@ -139,7 +139,7 @@ class KernelFiles(NamedTuple):
     livepatches: int = 0
 
 
-def bases(parts: Iterable[Part]) -> list[tuple[str, str]]:
+def bases(parts: Iterable[KernelPart]) -> list[tuple[str, str]]:
     """Return the versions in the headings of configurations, each with its path."""
     return [
         (part.path, part.content.base)

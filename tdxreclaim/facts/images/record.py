@@ -17,8 +17,8 @@ from tdxreclaim.facts.images.parts import (
     Configuration,
     Images,
     KernelFiles,
+    KernelPart,
     Module,
-    Part,
 )
 
 SCHEMA = "tdxreclaim.kernel/1"
@@ -43,7 +43,7 @@ def _images(images: Images | None) -> dict[str, Any] | None:
     return {"loaded": images.loaded, "parts": [_part(part) for part in images.parts]}
 
 
-def _part(part: Part) -> dict[str, Any]:
+def _part(part: KernelPart) -> dict[str, Any]:
     shown: dict[str, Any] = {"path": part.path, "release": part.release}
     match part.content:
         case Module() as module:
@@ -95,7 +95,7 @@ def _read_images(value: Any) -> Images | None:  # noqa: ANN401  (JSON)
 _MOST_PARTS = 8
 
 
-def _read_part(value: Any) -> Part:  # noqa: ANN401
+def _read_part(value: Any) -> KernelPart:  # noqa: ANN401
     content: Module | Configuration
     if "module" in value:
         module = value["module"]
@@ -109,7 +109,7 @@ def _read_part(value: Any) -> Part:  # noqa: ANN401
     else:
         config = value["configuration"]
         content = Configuration(_flag(config["tdx_host"]), _text(config["base"]))
-    return Part(printable(str(value["path"])), _text(value["release"]), content)
+    return KernelPart(printable(str(value["path"])), _text(value["release"]), content)
 
 
 def _count(value: Any) -> int:  # noqa: ANN401

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.logs.dress import INSIDE, undress_block
 from tdxreclaim.facts.logs.lines import JSON_BYTES, Lines
-from tdxreclaim.facts.logs.search import Form, Hits, form_of, samples
+from tdxreclaim.facts.logs.search import Hits, LineForm, form_of, samples
 from tdxreclaim.facts.logs.voice import ScannedLog
 from tdxreclaim.facts.logs.voices import Voices
 
@@ -152,12 +152,12 @@ class LogScanner:
         first = self._lines.count == 0 and not self._inside_line
         count = _FIRST_SAMPLES if first else _LATER_SAMPLES
         where = list(samples(buffer, end, count))
-        form = Form.ANY
+        form = LineForm.ANY
         plain = buffer.find(b"\0", 0, end) < 0 and buffer.find(b"\x1b", 0, end) < 0
         if self._size > _SLOW_BYTES and plain and buffer.find(b"\r", 0, end) < 0:
             form = form_of([buffer[start : min(stop, start + 4096)] for start, stop in where])
         newlines = buffer.count(b"\n", 0, end)
-        if form is Form.ANY:
+        if form is LineForm.ANY:
             if not plain:
                 self._nuls += buffer.count(b"\0", 0, end)
             block = undress_block(_NULS.sub(INSIDE, buffer[:end]))
@@ -170,11 +170,11 @@ class LogScanner:
             self._lines.gauge.read += len(where)
         self._lines.count += newlines
 
-    def _walk(self, block: bytes, end: int, form: Form) -> None:
+    def _walk(self, block: bytes, end: int, form: LineForm) -> None:
         hits = Hits(block, end, form)
         lines = self._lines
         counted, position, number = 0, 0, lines.count + 1
-        look = form is Form.ANY and not self._inside_line
+        look = form is LineForm.ANY and not self._inside_line
         while position < end:
             start: int | None = position
             if not look and not lines.wants_all:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Form(Enum):
+class LineForm(Enum):
     """How the lines of a block begin, where all are alike; ``ANY`` where they are not."""
 
     TAGGED = "tagged"
@@ -23,18 +23,21 @@ class Form(Enum):
 
 
 _FORMS = (
-    (Form.STAMPED, re.compile(rb"(?:<\d>)?\[ *\d{1,12}\.\d{6}\](?:\[ *[TC]\d+\])? ")),
-    (Form.TAGGED, re.compile(rb"[^\n\[\]{}\"<>|`=']{0,40}\d\d:\d\d:\d\d\S{0,15} \S+ [^\s:]+: ")),
-    (Form.JOURNAL_JSON, re.compile(rb'\{"[^\n]{0,2000}"MESSAGE" ?:')),
+    (LineForm.STAMPED, re.compile(rb"(?:<\d>)?\[ *\d{1,12}\.\d{6}\](?:\[ *[TC]\d+\])? ")),
+    (
+        LineForm.TAGGED,
+        re.compile(rb"[^\n\[\]{}\"<>|`=']{0,40}\d\d:\d\d:\d\d\S{0,15} \S+ [^\s:]+: "),
+    ),
+    (LineForm.JOURNAL_JSON, re.compile(rb'\{"[^\n]{0,2000}"MESSAGE" ?:')),
 )
 
 
-def form_of(lines: list[bytes]) -> Form:
+def form_of(lines: list[bytes]) -> LineForm:
     """Return the form that all *lines* have."""
     for form, pattern in _FORMS:
         if lines and all(pattern.match(line) for line in lines):
             return form
-    return Form.ANY
+    return LineForm.ANY
 
 
 # What shows that lines are left out, that JSON of several lines begins, or whose lines follow.
@@ -68,17 +71,17 @@ def _plain_texts(texts: list[bytes]) -> list[bytes]:
 
 
 @cache
-def _needles(form: Form) -> tuple[re.Pattern[bytes] | bytes, ...]:
+def _needles(form: LineForm) -> tuple[re.Pattern[bytes] | bytes, ...]:
     texts = [word.encode() for word in words()]
     any_of = b"(?:" + b"|".join(map(re.escape, texts)) + b")"
     # Looked at before the alternatives, as that is quicker.
     first = b"".join(_letters(texts, at) for at in range(3))
     match form:
-        case Form.TAGGED:
+        case LineForm.TAGGED:
             pattern = b"kernel: (?=\\[|" + first + b")" + _STAMPS + any_of
-        case Form.STAMPED:
+        case LineForm.STAMPED:
             pattern = rb"\] (?=" + first + b")" + any_of
-        case Form.JOURNAL_JSON:
+        case LineForm.JOURNAL_JSON:
             slashed = any_of.replace(b"/", rb"\\?/")
             pattern = rb'"MESSAGE" ?: ?(?:\[|"(?=\[|' + first + b")" + _STAMPS + slashed + b")"
         case _:
@@ -90,7 +93,7 @@ def _needles(form: Form) -> tuple[re.Pattern[bytes] | bytes, ...]:
 class Hits:
     """The next place where a line may matter, in a block."""
 
-    def __init__(self, block: bytes, end: int, form: Form) -> None:
+    def __init__(self, block: bytes, end: int, form: LineForm) -> None:
         self._block = block
         self._end = end
         self._needles = _needles(form)

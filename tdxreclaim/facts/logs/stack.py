@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from tdxreclaim.record import Record
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -49,7 +51,7 @@ class Stack(NamedTuple):
     frames: tuple[str, ...]
 
 
-class LogEvent(NamedTuple):
+class LogEvent(Record):
     """A line of the kernel that may matter.  ``boot`` counts from 0 in its log.
 
     ``joined``: it was wrapped, and its parts were put together again.

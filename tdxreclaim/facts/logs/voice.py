@@ -107,7 +107,9 @@ class Voice:
             self.bringup.take(number, f"{message}\n" if ended else message)
         if (release := self.bringup.reading.release) is not None:
             self.boots.name(release.text)
-        self._stacks.begin(LogEvent(number, boot, line.stamp, message, joined=joined))
+        self._stacks.begin(
+            LogEvent(number=number, boot=boot, stamp=line.stamp, text=message, joined=joined)
+        )
 
     def pass_by(self, text: str) -> None:
         """Note a line that is not known to be the kernel's, while a stack is open."""

@@ -132,7 +132,7 @@ def _cause(found: Explanation) -> dict[str, object]:
 
 def render_list(calibrations: Iterable[Calibration]) -> str:
     """Return the names of calibrations and where they come from."""
-    return _document("list", calibrations=[_origin(each.itself) for each in calibrations])
+    return _document("list", calibrations=[_fields(each.itself) for each in calibrations])
 
 
 def render_diff(
@@ -171,12 +171,12 @@ def _calibration(calibration: Calibration) -> dict[str, object]:
     return {
         "schema": CALIBRATION_SCHEMA,
         "record": {
-            **_origin(calibration.itself),
+            **_fields(calibration.itself),
             "assumptions": list(calibration.assumptions),
             "leaves_out": list(calibration.leaves_out),
             **({} if calibration.fitted is None else {"fitted": calibration.fitted}),
         },
-        "sources": [_origin(each) for each in calibration.sources],
+        "sources": [_fields(each) for each in calibration.sources],
         "steps": {action: _step(cost) for action, cost in calibration.steps.items()},
         "rows": [
             {
@@ -192,7 +192,7 @@ def _calibration(calibration: Calibration) -> dict[str, object]:
     }
 
 
-def _origin(origin: HostRecord) -> dict[str, object]:
+def _fields(origin: HostRecord) -> dict[str, object]:
     return {name: value for name, value in origin.fields().items() if value is not None}
 
 

@@ -121,11 +121,11 @@ def _first_sentence(text: str) -> str:
 
 def _explained(page: Page, triage: Triage) -> None:
     page.labelled("source", f"{triage.source} ({triage.form})")
-    steps = timeline(triage)
-    if len(steps) > 1:
+    entries = timeline(triage)
+    if len(entries) > 1:
         page.heading("In order")
-        for step in steps:
-            page.paragraph(step.what, first=f"{step.when:>15}  ", indent=17)
+        for entry in entries:
+            page.paragraph(entry.what, first=f"{entry.when:>15}  ", indent=17)
     for finding in triage.findings:
         page.blank()
         page.paragraph(
@@ -158,16 +158,16 @@ def _body(page: Page, finding: Finding) -> None:
         page.labelled("known", finding.kind.certainty)
 
 
-class Step(NamedTuple):
+class TimelineEntry(NamedTuple):
     """A line of the time line."""
 
     when: str
     what: str
 
 
-def timeline(triage: Triage) -> list[Step]:
+def timeline(triage: Triage) -> list[TimelineEntry]:
     """Return what needs action, in the order in which it began, with what it came after."""
-    steps = []
+    entries: list[TimelineEntry] = []
     for finding in triage.timeline:
         if not finding.severity.counts:
             continue
@@ -176,8 +176,8 @@ def timeline(triage: Triage) -> list[Step]:
         after = f", after {', '.join(finding.after)}" if finding.after else ""
         ago = f", {boot_label(finding)}" if finding.age else ""
         what = f"{finding.severity} {finding.kind.id} ({where}){ago}{after}"
-        steps.append(Step(short_stamp(finding.first), what))
-    return steps
+        entries.append(TimelineEntry(short_stamp(finding.first), what))
+    return entries
 
 
 def short_stamp(stamp: Stamp | None) -> str:
@@ -247,10 +247,10 @@ def render_markdown(triage: Triage) -> str:
     ]
     if triage.not_read:
         lines += [f"- {label}: {_code(line)}" for label, line in not_read(triage)]
-    steps = timeline(triage)
-    if len(steps) > 1:
+    entries = timeline(triage)
+    if len(entries) > 1:
         lines += ["", "### In order", ""]
-        lines += [f"- {_plain(f'{step.when}: {step.what}')}" for step in steps]
+        lines += [f"- {_plain(f'{entry.when}: {entry.what}')}" for entry in entries]
     for finding in triage.findings:
         lines += ["", f"### {finding.severity}: {_plain(finding.sentence)}", ""]
         lines.append(f"- finding: `{finding.kind.id}` ({finding.kind.certainty})")

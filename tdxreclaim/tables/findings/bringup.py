@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tdxreclaim.tables.findings.kind import SEAMCALL, Cause, Kind, Part, Severity
+from tdxreclaim.tables.findings.kind import SEAMCALL, Cause, Kind, Severity, Subject
 from tdxreclaim.tables.findings.sources import (
     CANONICAL_33,
     CANONICAL_149,
@@ -351,7 +351,7 @@ ROWS = (
         citations=(CORE, CANONICAL_161),
         certainty=Certainty.VERIFIED,
         pattern=SEAMCALL,
-        part=Part.BRING_UP,
+        subject=Subject.BRING_UP,
         samples=(
             "virt/tdx: SEAMCALL (0x0000000000000022) failed: 0xc000050500000000",
             "virt/tdx: SEAMCALL (33) failed: 0xc000092100000122",

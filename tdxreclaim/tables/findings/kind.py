@@ -43,7 +43,7 @@ class Severity(StrEnum):
         return self in (Severity.CRITICAL, Severity.ERROR, Severity.WARNING)
 
 
-class Part(Enum):
+class Subject(Enum):
     """What a line is about, by the leaf, the function or the status that it names."""
 
     BRING_UP = auto()
@@ -77,7 +77,7 @@ class Kind:
 
     ``pattern`` is matched against a kernel message from its beginning; ``None``
     for what is found otherwise.  ``samples``: a message for each alternative of
-    the pattern.  ``part``: the row applies only where the line is about it.
+    the pattern.  ``subject``: the row applies only where the line is about it.
     ``turn``: rows of a later turn are tried where none of an earlier one matches.  ``brings_up``: a line of the module's
     bring-up, so that it was tried.  ``cause``: findings of one cause, in one
     boot, are shown as one, and ``rank`` says which of them leads: 0 is the
@@ -97,7 +97,7 @@ class Kind:
     certainty: Certainty
     pattern: str | None = None
     samples: tuple[str, ...] = ()
-    part: Part | None = None
+    subject: Subject | None = None
     turn: int = 0
     brings_up: bool = False
     cause: Cause | None = None

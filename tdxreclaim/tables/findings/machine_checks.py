@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tdxreclaim.tables.findings.kind import Cause, Kind, Part, Severity
+from tdxreclaim.tables.findings.kind import Cause, Kind, Severity, Subject
 from tdxreclaim.tables.findings.sources import ADDRESS, MCE, SEVERITY_C
 from tdxreclaim.tables.sources import Certainty, Citation
 
@@ -34,7 +34,7 @@ MACHINE_CHECK = Kind(
         "mce: [Hardware Error]: CPU 12: Machine Check: 0 Bank 1: bd80000000100134",
         "mce: [Hardware Error]: CPU 12: Machine Check Event: 0 Bank 1: bd80000000100134",
     ),
-    part=Part.UNCORRECTED,
+    subject=Subject.UNCORRECTED,
     cause=Cause.MACHINE_CHECK,
     rank=2,
     follows=("page-removal-failed", "td-fatal"),
@@ -115,7 +115,7 @@ CORRECTED = Kind(
         "mce: [Hardware Error]: CPU 4: Machine Check: 0 Bank 13: 8c000040000800c2",
         "mce: [Hardware Error]: CPU 4: Machine Check Event: 0 Bank 13: 8c000040000800c2",
     ),
-    part=Part.CORRECTED,
+    subject=Subject.CORRECTED,
 )
 
 

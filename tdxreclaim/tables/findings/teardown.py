@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tdxreclaim.tables.findings.kind import HEX, SEAMCALL, WARNING, Cause, Kind, Part, Severity
+from tdxreclaim.tables.findings.kind import HEX, SEAMCALL, WARNING, Cause, Kind, Severity, Subject
 from tdxreclaim.tables.findings.sources import (
     CANONICAL_149,
     DISABLE,
@@ -59,7 +59,7 @@ TD_FATAL = Kind(
     samples=(
         "kvm_intel: SEAMCALL TDH_MEM_RANGE_BLOCK failed: 0xe000060400000000, rcx 0x0, rdx, 0x0",
     ),
-    part=Part.FATAL,
+    subject=Subject.FATAL,
     cause=Cause.REMOVAL,
     follows=_MACHINE_CHECKS,
 )
@@ -78,7 +78,7 @@ PAGE_REMOVAL_FAILED = Kind(
     samples=(
         "kvm_intel: SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0x8000020000000092, rcx 0x0, rdx, 0x0, r8 0x0",
     ),
-    part=Part.REMOVAL,
+    subject=Subject.REMOVAL,
     cause=Cause.REMOVAL,
     rank=1,
     follows=_MACHINE_CHECKS,
@@ -101,7 +101,7 @@ RECLAIM_WARNING = Kind(
         "WARNING: CPU: 3 PID: 999 at arch/x86/kvm/vmx/tdx.c:275 __tdx_reclaim_page+0x7a/0xa0 [kvm_intel]",
         "WARNING: arch/x86/kvm/vmx/tdx.c:275 at __tdx_reclaim_page+0x7a/0xa0, CPU#3: qemu/999",
     ),
-    part=Part.TEARDOWN,
+    subject=Subject.TEARDOWN,
     cause=Cause.RECLAIM,
     rank=2,
     follows=_MACHINE_CHECKS,
@@ -176,7 +176,7 @@ ROWS = (
         samples=(
             "SEAMCALL (0x000000000000001c) failed: 0xc000030000000001 RCX 0x0000000000000000",
         ),
-        part=Part.RECLAIM,
+        subject=Subject.RECLAIM,
         cause=Cause.RECLAIM,
         follows=("td-fatal", "page-removal-failed", *_MACHINE_CHECKS),
     ),
@@ -192,7 +192,7 @@ ROWS = (
         certainty=Certainty.VERIFIED,
         pattern=SEAMCALL,
         samples=("kvm_intel: SEAMCALL TDH_MNG_KEY_FREEID failed: 0xc000060700000000, rcx 0x0",),
-        part=Part.TEARDOWN,
+        subject=Subject.TEARDOWN,
         cause=Cause.HKID,
         rank=1,
         follows=("td-fatal", "page-removal-failed", *_MACHINE_CHECKS),
@@ -208,7 +208,7 @@ ROWS = (
         certainty=Certainty.VERIFIED,
         pattern=SEAMCALL,
         samples=("kvm_intel: SEAMCALL TDH_MEM_PAGE_AUG failed: 0x8000020000000092",),
-        part=Part.OTHER,
+        subject=Subject.OTHER,
         follows=("page-removal-failed", "td-fatal"),
     ),
     Kind(
@@ -247,7 +247,7 @@ ROWS = (
             "WARNING: CPU: 131 PID: 34217 at arch/x86/kvm/vmx/tdx.c:1494 tdx_mem_page_aug+0x102/0x1d0 [kvm_intel]",
             "WARNING: CPU: 0 PID: 1 at arch/x86/virt/vmx/tdx/tdx.c:9 tdx_cpu_enable+0x1/0x2",
         ),
-        part=Part.OTHER,
+        subject=Subject.OTHER,
     ),
     Kind(
         id="guest-unaccepted-page",
