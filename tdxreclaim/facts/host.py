@@ -126,7 +126,7 @@ def read_host(
         kvm_parameter=reader.fact(places.KVM_PARAMETER, parse_switch),
         key_ids=reader.fact(places.MISC_CAPACITY, parse_capacity),
         module_version=reader.fact(places.MODULE_VERSION, lambda text: printable(text) or None),
-        log_enabled=reader.log_fact(yes=said.enabled, no=said.refused),
+        log_enabled=reader.log_fact(yes=said.enabled or said.msr, no=said.refused),
         log_off=reader.log_fact(yes=said.unsupported, no=said.enabled),
         log_ready=reader.log_fact(yes=said.ready, no=said.failed or said.refused),
         log_kexec=reader.log_fact(yes=said.kexec),

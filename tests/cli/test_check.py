@@ -500,3 +500,22 @@ def test_explain_adds_to_the_answer_and_changes_none_of_it(host: str, run: RunTo
 @pytest.mark.parametrize("cpu", ["spr", "emr", "gnr", "cwf", "6/0x6a"])
 def test_a_what_if_fits_a_screen(cpu: str, kernel: str, run: RunTool) -> None:
     assert len(run("check", "--cpu", cpu, "--kernel", kernel).out.splitlines()) <= 15
+
+
+def test_private_keyids_that_a_ticket_counts_show_tdx_on_in_the_bios(
+    run: RunTool, tmp_path: Path
+) -> None:
+    ticket = tmp_path / "ticket.md"
+    ticket.write_text(
+        "My host\n\n```\nLinux version 6.18.2 (x)\n"
+        "smpboot: CPU0: Intel(R) Xeon(R) (family: 0x6, model: 0xcf, stepping: 0x2)\n```\n\n"
+        "```\nNUM_TDX_PRIV_KEYS: 32\nTDX on\n```\n"
+    )
+    ran = run("check", "--from", str(ticket), "--format", "json")
+    document = json.loads(ran.out)
+    assert document["host"]["state"] == "bios-enabled"
+    assert "NUM_TDX_PRIV_KEYS" in json.dumps(document["evidence"])
+
+    ticket.write_text(ticket.read_text().replace("KEYS: 32", "KEYS: 0"))
+    again = json.loads(run("check", "--from", str(ticket), "--format", "json").out)
+    assert again["host"]["state"] == "unknown"
