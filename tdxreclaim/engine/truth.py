@@ -461,11 +461,6 @@ class LineTable:
     """Page code to 1 where the access consumes poison, 0 elsewhere."""
 
 
-def reachable(mode: Mode) -> tuple[Line, ...]:
-    """The line states that can occur; Li has no MAC that could fit."""
-    return tuple(x for x in LINES if mode is Mode.CI or x.health is not Health.MAC_FITS)
-
-
 def rule_for(op: Op, mode: Mode, key: Key, line: Line, rules: Iterable[Rule]) -> Rule:
     """The one rule that covers this access.
 

@@ -243,15 +243,6 @@ class Status(IntEnum):
     SEAMCALL_UD = 0x8000FF0000000006
     """#UD: the CPU was not in VMX operation."""
 
-    @property
-    def is_success(self) -> bool:
-        """Whether it is of the success class; a host that wants 0 stops all the same.
-
-        >>> Status.TDX_GPA_RANGE_ALREADY_BLOCKED.is_success
-        True
-        """
-        return self >> 61 == 0
-
 
 class Operand(IntEnum):
     """Operand ids, in the low 32 bits of a status; 0 is RAX or none."""

@@ -227,16 +227,6 @@ def test_a_leaf_that_no_teardown_makes_is_refused() -> None:
         machine().call(Leaf.TDH_VP_ENTER)
 
 
-def test_success_is_a_class() -> None:
-    assert {status for status in Status if status.is_success} >= {
-        S.TDX_SUCCESS,
-        S.TDX_NO_HKID_READY_TO_WBCACHE,
-        S.TDX_GPA_RANGE_ALREADY_BLOCKED,
-    }
-    assert not S.TDX_TD_FATAL.is_success
-    assert not S.VMFAIL_INVALID.is_success
-
-
 def test_a_condition_of_the_emulator_is_one_of_the_table() -> None:
     asked = {check.condition for checks in CHECKS.values() for check in checks}
 
