@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.cpu import CpuGroup
     from tdxreclaim.facts.images.installed import InstalledKernels
     from tdxreclaim.facts.images.parts import Images, KernelFiles
-    from tdxreclaim.facts.logs.bringup import LogLine, LogReading
+    from tdxreclaim.facts.logs.reading import LogLine, LogReading
     from tdxreclaim.facts.sources.base import Source
 
 

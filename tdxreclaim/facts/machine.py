@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.reader import Reader
 
-_OPTION = re.compile(r"(?:set|clear)cpuid=\S+")
+_OPTION = r"(?:set|clear)cpuid=\S+"
 
 # Words of flags with the kernel's own numbers, which change from release to release.
 _PLATFORM_WORD, _GUEST_WORD, _FIRST_BUG_WORD = 3, 8, 19
@@ -25,7 +25,7 @@ _BELIEVED = frozenset(
 )
 
 # Not Google's, Amazon's and Oracle's names: their machines without a hypervisor have them too.
-_VIRTUAL = re.compile(
+_VIRTUAL = (
     r"(?:QEMU|KVM|OpenStack|KubeVirt|VMware|VMW|innotek GmbH|VirtualBox|Xen|Bochs|Parallels"
     r"|BHYVE|Apple Virtualization)\b|Virtual Machine\s*\Z"
 )
@@ -36,7 +36,7 @@ def forcing_options(reader: Reader) -> str:
     text, _ = reader.text(places.CMDLINE)
     if text is None and not reader.is_live and (line := reader.log().options) is not None:
         text = line.text
-    return " ".join(printable(word) for word in (text or "").split() if _OPTION.fullmatch(word))
+    return " ".join(printable(word) for word in (text or "").split() if re.fullmatch(_OPTION, word))
 
 
 def forced_flags(options: str) -> frozenset[str]:
@@ -68,7 +68,7 @@ def _flags_of(word: str) -> tuple[str, ...]:
 
 def names_virtual_machine(text: str) -> bool:
     """Whether a vendor or product in the firmware's tables is a hypervisor's."""
-    return _VIRTUAL.match(text) is not None
+    return re.match(_VIRTUAL, text) is not None
 
 
 def virtual_machine(reader: Reader) -> Evidence | None:

@@ -24,7 +24,7 @@ from tdxreclaim.facts.sources.live import kernel_release
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tdxreclaim.facts.logs.bringup import LogLine, LogReading
+    from tdxreclaim.facts.logs.reading import LogLine, LogReading
     from tdxreclaim.facts.sources.base import Source
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ class Reader:
         Of several the first is the host's; what the others tell of the CPU is kept too.
         """
         if self._log is None:
-            from tdxreclaim.facts.logs.bringup import LogReading
+            from tdxreclaim.facts.logs.reading import LogReading
 
             self._log = LogReading()
             if self.is_live and not self.wanted:
@@ -157,13 +157,13 @@ class Reader:
 
         mangled = 0
         shown: set[tuple[int, int]] = set()
-        for line in _CPU_LINE.finditer(text):
+        for line in re.finditer(_CPU_LINE, text):
             if line["whole"]:
                 shown.add((int(line["family"], 16), int(line["model"], 16)))
             else:
                 mangled += 1
         # Also of a line that a mail program broke.
-        shown |= {(int(each[1], 16), int(each[2], 16)) for each in _NUMBERS.finditer(text)}
+        shown |= {(int(each[1], 16), int(each[2], 16)) for each in re.finditer(_NUMBERS, text)}
         if mangled:
             why = f"{mangled} lines name a CPU and cannot be read"
             self.gaps.append(Gap(self.source.label(path), why))
@@ -206,11 +206,10 @@ class Reader:
 
 
 # The line with which the kernel names its processor, also where it was broken.
-_NUMBERS = re.compile(r"\(family: 0x([0-9a-f]{1,8}), model: 0x([0-9a-f]{1,8})", re.IGNORECASE)
-_CPU_LINE = re.compile(
-    r"(?:smpboot: CPU0: (?!Thermal|Hyper)|CPU0: (?=[^\n]{0,200}famil))[^\n]{0,200}?"
-    r"(?:(?P<whole>\(family: 0x(?P<family>[0-9a-f]{1,8}), model: 0x(?P<model>[0-9a-f]{1,8})(?:, stepping: 0x[0-9a-f]+)?\))|$)",
-    re.MULTILINE | re.IGNORECASE,
+_NUMBERS = r"(?i)\(family: 0x([0-9a-f]{1,8}), model: 0x([0-9a-f]{1,8})"
+_CPU_LINE = (
+    r"(?im)(?:smpboot: CPU0: (?!Thermal|Hyper)|CPU0: (?=[^\n]{0,200}famil))[^\n]{0,200}?"
+    r"(?:(?P<whole>\(family: 0x(?P<family>[0-9a-f]{1,8}), model: 0x(?P<model>[0-9a-f]{1,8})(?:, stepping: 0x[0-9a-f]+)?\))|$)"
 )
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from tdxreclaim.errors import HostReadError, MalformedInputError, NotReadError, TdxReclaimError
 from tdxreclaim.facts import host, places
 from tdxreclaim.facts.evidence import Evidence, Origin, flat
-from tdxreclaim.facts.logs.bringup import LogReading
 from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
 from tdxreclaim.facts.logs.prose import add_prose
+from tdxreclaim.facts.logs.reading import LogReading
 from tdxreclaim.facts.logs.scanner import LogScanner, scan_log
 from tdxreclaim.facts.logs.whole import choose_log
 from tdxreclaim.facts.sources import recognise as capture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from tdxreclaim.report.check.report import TOOL, VERSION
@@ -35,11 +34,15 @@ def error_document(error: TdxReclaimError) -> dict[str, object]:
 
 def dump(document: dict[str, object]) -> str:
     """Return *document* as text, ASCII, with a newline at the end."""
+    import json
+
     return json.dumps(document, indent=2) + "\n"
 
 
 def dump_line(document: dict[str, object]) -> str:
     """Return *document* as one line, for output that has one line an object."""
+    import json
+
     return json.dumps(document) + "\n"
 
 

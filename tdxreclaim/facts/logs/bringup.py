@@ -6,10 +6,10 @@ A log may hold several boots; the last is the one that is told.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, STEPPING_MAX, CpuGroup, decode_signature
-from tdxreclaim.record import Record
+from tdxreclaim.facts.logs.reading import LogLine, LogReading
 from tdxreclaim.tables.cpus import BRANDS, INTEL
 
 _MESSAGES = re.compile(
@@ -57,66 +57,6 @@ _LONGEST_HEX = 8
 
 
 _INTELS_NUMBER = "0"
-
-
-class LogLine(NamedTuple):
-    """A message and the number of its line, from 1."""
-
-    number: int
-    text: str
-
-
-class LogReading(Record):
-    """What the last boot in the log says; ``None`` where it does not.
-
-    ``enabled``: TDX is on in the BIOS.  ``refused``: the kernel then refused
-    to activate it.  ``unsupported``: it has TDX off, in so many words.
-    ``ready`` and ``failed``: the TDX module's bring-up; ``module`` is its
-    version.  ``kexec`` and ``check`` (a machine check) are printed only by a
-    kernel that has set tdx_pw_mce; ``flagged`` is the first of them in an
-    earlier boot.  ``told`` is a processor that something
-    other than its boot line names (a machine check's record).  ``earlier`` are
-    the CPUs that earlier boots name, ``cpus`` every CPU0 line of all boots.
-    ``whole``: the boot's first line and its one CPU0 line are there, and
-    nothing is left out between them.  ``architecture``: a line that only
-    another architecture than x86 prints.  ``msr``: a ticket's count of private
-    KeyIDs, read in the CPU, which takes TDX on in the BIOS.
-    """
-
-    boots: int = 0
-    release: LogLine | None = None
-    cpu: LogLine | None = None
-    group: CpuGroup | None = None
-    hypervisor: LogLine | None = None
-    guest: LogLine | None = None
-    enabled: LogLine | None = None
-    refused: LogLine | None = None
-    unsupported: LogLine | None = None
-    ready: LogLine | None = None
-    failed: LogLine | None = None
-    module: LogLine | None = None
-    kexec: LogLine | None = None
-    check: LogLine | None = None
-    architecture: LogLine | None = None
-    msr: LogLine | None = None
-    options: LogLine | None = None
-    flagged: LogLine | None = None
-    told: tuple[LogLine, CpuGroup] | None = None
-    earlier: tuple[tuple[LogLine, CpuGroup], ...] = ()
-    cpus: tuple[tuple[LogLine, CpuGroup], ...] = ()
-    whole: bool = False
-
-    @property
-    def has_x86(self) -> bool:
-        """Whether some line is one that only a kernel for x86 prints."""
-        told = (self.group, self.enabled, self.refused, self.ready, self.failed, self.kexec)
-        return any((*told, self.check, self.told, self.guest, self.cpus))
-
-    @property
-    def architecture_name(self) -> str:
-        """What the line under ``architecture`` is printed on."""
-        said = self.architecture.text if self.architecture else ""
-        return {"SBI": "riscv", "Booting": "arm"}.get(said.partition(" ")[0], "not x86")
 
 
 def tells_of_host(message: str) -> bool:

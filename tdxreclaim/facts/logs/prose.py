@@ -10,10 +10,10 @@ import re
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.logs.bringup import LogLine, LogReading
 from tdxreclaim.facts.logs.dress import undress
 from tdxreclaim.facts.logs.line import Speaker
 from tdxreclaim.facts.logs.needles import begins
+from tdxreclaim.facts.logs.reading import LogLine, LogReading
 from tdxreclaim.tables.cpus import BRAND_SERIES
 
 if TYPE_CHECKING:

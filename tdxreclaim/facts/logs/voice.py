@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tdxreclaim.facts.logs.boots import MOST_BOOTS, Boot, Boots
-from tdxreclaim.facts.logs.bringup import Bringup, LogReading
+from tdxreclaim.facts.logs.bringup import Bringup
 from tdxreclaim.facts.logs.clock import Since, moment_of
 from tdxreclaim.facts.logs.line import Line, Speaker, Stamp, read_line
 from tdxreclaim.facts.logs.needles import begins
@@ -14,6 +14,8 @@ from tdxreclaim.facts.logs.stack import LogEvent, Stacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tdxreclaim.facts.logs.reading import LogReading
 
 # Where a log is cut, its tail may say again what its head said: so much is compared.
 _MOST_SEEN = 4096

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.facts.logs.bringup import LogReading
 from tdxreclaim.facts.logs.dress import undress
 from tdxreclaim.facts.logs.line import Speaker
 from tdxreclaim.facts.logs.prose import add_prose, looks_like_report
+from tdxreclaim.facts.logs.reading import LogReading
 from tdxreclaim.facts.logs.scanner import CHUNK_BYTES, LogScanner
 
 if TYPE_CHECKING:

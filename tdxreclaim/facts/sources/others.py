@@ -12,13 +12,13 @@ import tarfile
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.facts import places
 from tdxreclaim.facts.cpu import FAMILY_MAX, MODEL_MAX, CpuGroup, decode_signature
 from tdxreclaim.facts.evidence import Gap, Part, flat, printable
 from tdxreclaim.facts.logs.bringup import vendor_of_brand
 from tdxreclaim.facts.sources.base import Named, Survey
 from tdxreclaim.facts.sources.tar import MemberStream, looks_like_tar, members
 from tdxreclaim.facts.sources.unpack import UNPACK_ERRORS, read_head, unpack
+from tdxreclaim.facts.witness import Witness, witness_at
 from tdxreclaim.tables.cpus import INTEL
 
 if TYPE_CHECKING:
@@ -109,10 +109,10 @@ class Others:
                 around it cannot be read on.
 
         """
-        witness = places.witness(name)
+        witness = witness_at(name)
         if witness is None or self._left <= 0:
             return
-        part = Part.LOG if witness is places.Witness.LOG else Part.IDENTITY
+        part = Part.LOG if witness is Witness.LOG else Part.IDENTITY
         try:
             with open_() as stream:
                 self._unpack(name, stream, witness)
@@ -127,16 +127,16 @@ class Others:
 
     def refuse(self, name: str, why: str) -> None:
         """Note that the file *name*, if it is one that may name a CPU, is not read."""
-        witness = places.witness(name)
+        witness = witness_at(name)
         if witness is not None:
-            part = Part.LOG if witness is places.Witness.LOG else Part.IDENTITY
+            part = Part.LOG if witness is Witness.LOG else Part.IDENTITY
             self._note(name, why, part)
 
-    def _unpack(self, name: str, stream: io.BufferedIOBase, witness: places.Witness) -> None:
+    def _unpack(self, name: str, stream: io.BufferedIOBase, witness: Witness) -> None:
         head, plain = read_head(unpack(stream, name, limit=self._left))
         if looks_like_tar(head):
             self._look_into(name, plain)
-        elif witness is not places.Witness.ARCHIVE:
+        elif witness is not Witness.ARCHIVE:
             self._search(name, plain, witness)
 
     def _look_into(self, name: str, plain: io.BufferedReader) -> None:
@@ -152,8 +152,8 @@ class Others:
         finally:
             self._depth -= 1
 
-    def _search(self, name: str, plain: io.BufferedReader, witness: places.Witness) -> None:
-        search = _Log(self, name) if witness is places.Witness.LOG else _Listing(self, name)
+    def _search(self, name: str, plain: io.BufferedReader, witness: Witness) -> None:
+        search = _Log(self, name) if witness is Witness.LOG else _Listing(self, name)
         before, line = b"", 1
         while piece := plain.read(_PIECE_BYTES):
             self._spend(len(piece))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts.evidence import Origin, flat
-from tdxreclaim.facts.places import IDENTITY, WANTED, identity_at, is_config, witness
+from tdxreclaim.facts.places import IDENTITY, WANTED, identity_at, is_config
 from tdxreclaim.facts.sources.base import Survey, _why, decode, read_bounded
 from tdxreclaim.facts.sources.others import Others
+from tdxreclaim.facts.witness import witness_at
 
 if TYPE_CHECKING:
     import io
@@ -116,7 +117,7 @@ class Tree:
                 continue
             identity = identity_at(name)
             if identity is None:
-                if witness(name) is not None:
+                if witness_at(name) is not None:
                     _look(others, name, path)
             elif _text_at(path) != own[identity]:
                 why = f"several captured hosts are in it: {flat(name)} is of another one"

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.logs.bringup import LogReading, vendor_of_brand
+from tdxreclaim.facts.logs.bringup import vendor_of_brand
+from tdxreclaim.facts.logs.reading import LogReading
 from tdxreclaim.facts.logs.whole import looks_like_kernel_log, parse_kernel_log
 
 CPU0 = "smpboot: CPU0: Intel(R) Xeon(R) Platinum 8480CTDX (family: 0x6, model: 0x8f, stepping: 0x8)"

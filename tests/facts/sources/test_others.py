@@ -12,10 +12,10 @@ import pytest
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.evidence import Part
 from tdxreclaim.facts.host import read_host
-from tdxreclaim.facts.places import Witness, witness
 from tdxreclaim.facts.sources import others as others_module
 from tdxreclaim.facts.sources.others import Others
 from tdxreclaim.facts.sources.recognise import open_capture
+from tdxreclaim.facts.witness import Witness, witness_at
 from tdxreclaim.policy.decide import decide
 from tdxreclaim.policy.model import Verdict
 
@@ -77,7 +77,7 @@ def _decided(tmp_path: Path, *members: tuple[str, str | bytes], form: str = "tar
     ],
 )
 def test_a_witness_is_told_by_its_name(path: str, expected: Witness | None) -> None:
-    assert witness(path) is expected
+    assert witness_at(path) is expected
 
 
 @pytest.mark.parametrize("form", ["tar", "tree"])
