@@ -97,23 +97,25 @@ class _Together:
     def __init__(self, sources: Sequence[Source], origin: Origin) -> None:
         self._sources = sources
         self.origin = origin
+        # Whose each file is, so that none is read again for its label.
+        self._owners: dict[str, Source] = {}
 
     def read(self, path: str) -> str | None:
         """Return the text at *path*; see `Source.read`."""
         for source in self._sources:
+            # Of one that cannot be read too.
+            self._owners[path] = source
             text = source.read(path)
             if text is not None:
                 return text
+        self._owners.pop(path, None)
         return None
 
     def label(self, path: str) -> str:
-        """Return the label of the source that has *path*."""
-        for source in self._sources:
-            with contextlib.suppress(HostReadError):
-                if source.read(path) is None:
-                    continue
-            return source.label(path)
-        return path
+        """Return the label that the source of *path* has for it."""
+        alone = self._sources[0] if len(self._sources) == 1 else None
+        owner = self._owners.get(path, alone)
+        return path if owner is None else owner.label(path)
 
     def survey(self) -> Survey:
         """Read all of them to their end; see `Source.survey`."""
