@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import Part
 from tdxreclaim.policy.advise import advise, judge_posture
-from tdxreclaim.policy.kernel import judge_kernel, judge_kexec
+from tdxreclaim.policy.kernel import judge_kernel
+from tdxreclaim.policy.kexec import judge_kexec
 from tdxreclaim.policy.model import (
     Decision,
     HostFinding,

@@ -1,4 +1,4 @@
-"""What the running kernel does with reclaimed pages, and with kexec."""
+"""What the running kernel does with reclaimed pages."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING
 from tdxreclaim.facts.evidence import NOT_NEEDED, Evidence
 from tdxreclaim.facts.kernel import Symbols
 from tdxreclaim.policy.model import (
-    HostState,
     KernelFinding,
     KernelRule,
-    SiliconFinding,
     Step,
-    Verdict,
 )
-from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.tables.errata import HONOURING
 from tdxreclaim.tables.kernels import (
@@ -24,7 +20,6 @@ from tdxreclaim.tables.kernels import (
     RUNS_TDS,
     Clearing,
     KernelRow,
-    Kexec,
     find_kernel,
 )
 from tdxreclaim.tables.releases import release_series, upstream_version
@@ -55,12 +50,14 @@ _NEW = tuple(name for name in _names(Clearing.ON_ERRATUM) if name in HONOURING)
 _NEWEST = KERNELS[-1]
 
 
-def _row(facts: HostFacts) -> KernelRow | None:
+def listed_row(facts: HostFacts) -> KernelRow | None:
+    """Return the row of the upstream release that the kernel calls itself, if there is one."""
     version = upstream_version(facts.release.value) if facts.release.value else None
     return find_kernel(version) if version else None
 
 
-def _distribution(facts: HostFacts) -> Distribution | None:
+def distribution_of(facts: HostFacts) -> Distribution | None:
+    """Return the distribution whose the kernel is by the form of its release, if one is known."""
     release = facts.release.value
     if not release or upstream_version(release):
         return None
@@ -167,7 +164,7 @@ def _config_off(facts: HostFacts) -> Outcome:
 
 
 def _listed(facts: HostFacts) -> Outcome:
-    row = _row(facts)
+    row = listed_row(facts)
     if row is None:
         return passes("the release is not an upstream one in the table")
     if row.clearing is Clearing.NO_TDX_HOST and kvm_has_tdx(facts):
@@ -178,7 +175,7 @@ def _listed(facts: HostFacts) -> Outcome:
 
 
 def _belied(facts: HostFacts) -> Outcome:
-    row = _row(facts)
+    row = listed_row(facts)
     if row is not None:
         return fires(
             f"upstream {facts.release.value} cannot run TDs, yet KVM has TDX on: this is not the "
@@ -199,7 +196,7 @@ def _newer(facts: HostFacts) -> Outcome:
 
 
 def _distribution_listed(facts: HostFacts) -> Outcome:
-    known = _distribution(facts)
+    known = distribution_of(facts)
     if known is None:
         return passes("no distribution is known by this release")
     if known.clearing is Clearing.UNKNOWN:
@@ -217,7 +214,7 @@ def _not_upstream(facts: HostFacts) -> Outcome:
     release = facts.release.value
     if not release:
         return passes("no release is known")
-    known = _distribution(facts)
+    known = distribution_of(facts)
     why = known.summary if known else "its version does not tell what was backported"
     return fires(
         f"{release} is not plainly an upstream release: {why}",
@@ -303,7 +300,7 @@ def judge_kernel(
 
 
 def _clearing(facts: HostFacts, rule: KernelRule) -> tuple[Clearing, Certainty | None]:
-    listed, known = _row(facts), _distribution(facts)
+    listed, known = listed_row(facts), distribution_of(facts)
     if rule is KernelRule.RELEASE_LISTED and listed is not None:
         return listed.clearing, listed.certainty
     if rule is KernelRule.DISTRIBUTION_LISTED and known is not None:
@@ -320,7 +317,7 @@ def _clearing(facts: HostFacts, rule: KernelRule) -> tuple[Clearing, Certainty |
 
 def _fitting_rows(facts: HostFacts, rule: KernelRule, clearing: Clearing) -> tuple[KernelRow, ...]:
     """Return the rows whose code a kernel may have, oldest first."""
-    listed = _row(facts)
+    listed = listed_row(facts)
     if rule is KernelRule.RELEASE_BELIED:
         return ()
     if listed is not None and not _disagrees(listed, rule, clearing):
@@ -365,7 +362,7 @@ def _ignored(
 
 def release_disagrees(facts: HostFacts, kernel: KernelFinding) -> bool:
     """Whether the symbols say other than the upstream release that the kernel calls itself."""
-    return _disagrees(_row(facts), kernel.rule, kernel.clearing)
+    return _disagrees(listed_row(facts), kernel.rule, kernel.clearing)
 
 
 def _disagrees(listed: KernelRow | None, rule: KernelRule, clearing: Clearing) -> bool:
@@ -375,121 +372,3 @@ def _disagrees(listed: KernelRow | None, rule: KernelRule, clearing: Clearing) -
         and listed is not None
         and listed.clearing is not clearing
     )
-
-
-def judge_kexec(
-    facts: HostFacts,
-    kernel: KernelFinding,
-    verdict: Verdict,
-    silicon: SiliconFinding,
-    state: HostState,
-) -> KernelFinding:
-    """Return *kernel* with what the erratum does to kexec and kdump on this host."""
-    kexec, because = _kexec(facts, kernel, verdict, silicon, state)
-    return kernel._replace(kexec=kexec, kexec_because=because)
-
-
-def _kexec(
-    facts: HostFacts,
-    kernel: KernelFinding,
-    verdict: Verdict,
-    silicon: SiliconFinding,
-    state: HostState,
-) -> tuple[Kexec, str]:
-    if facts.log_kexec.value:
-        return Kexec.REFUSED, "the kernel log has kexec refused for the erratum"
-    if verdict is Verdict.NOT_APPLICABLE:
-        return Kexec.ALLOWED, "the erratum plays no part here"
-    if kernel.rule in _NOT_BUILT:
-        return Kexec.ALLOWED, "a kernel without TDX host support does not ask for the erratum"
-    if kernel.rule is KernelRule.DISTRIBUTION_LISTED:
-        return _kexec_of_distribution(facts, verdict, silicon, state)
-    row = kernel.row
-    if row is None and state is HostState.OFF and not facts.pw_mce.value:
-        return Kexec.ALLOWED, "the kernel has not activated TDX; with TDX active it may differ"
-    if row is None or (row.clearing is not Clearing.ON_ERRATUM and row is not _row(facts)):
-        # An old function in a distribution's kernel does not tell how kexec was patched.
-        return Kexec.UNKNOWN, "it is not known which generation of the code this kernel has"
-    if row.clearing is not Clearing.ON_ERRATUM:
-        return _kexec_before_the_refusal(row, state)
-    return _kexec_by_erratum(facts, kernel, row, verdict, silicon, state)
-
-
-def _kexec_by_erratum(
-    facts: HostFacts,
-    kernel: KernelFinding,
-    row: KernelRow,
-    verdict: Verdict,
-    silicon: SiliconFinding,
-    state: HostState,
-) -> tuple[Kexec, str]:
-    if verdict is Verdict.UNDETERMINED:
-        return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
-    if not silicon.errata:
-        return Kexec.ALLOWED, "the CPU is not affected"
-    if not all(each.kexec_asks for each in silicon.errata):
-        return Kexec.UNKNOWN, f"how it deals with {_deaf(silicon.errata)} is not known"
-    if len({each.kexec for each in kernel.rows}) > 1:
-        return Kexec.UNKNOWN, f"releases from {kernel.rows[0].first} on differ in it"
-    return _kexec_on_affected(facts, kernel, row, silicon.errata, state)
-
-
-def _deaf(errata: tuple[Erratum, ...]) -> str:
-    return ", ".join(each.id for each in errata if not each.kexec_asks)
-
-
-_NOT_BUILT = (
-    KernelRule.IMAGE_NO_TDX_HOST,
-    KernelRule.SYMBOLS_NO_TDX_HOST,
-    KernelRule.CONFIG_NO_TDX_HOST,
-)
-
-
-def _kexec_of_distribution(
-    facts: HostFacts, verdict: Verdict, silicon: SiliconFinding, state: HostState
-) -> tuple[Kexec, str]:
-    known = _distribution(facts)
-    if known is None or known.kexec is Kexec.UNKNOWN:
-        return Kexec.UNKNOWN, "it is not known how this distribution deals with kexec"
-    if not all(each.kexec_asks for each in silicon.errata):
-        return Kexec.UNKNOWN, f"how it deals with {_deaf(silicon.errata)} is not known"
-    if known.kexec is Kexec.ALLOWED or (verdict is Verdict.CLEAR_NOT_REQUIRED):
-        return Kexec.ALLOWED, f"{known.name}'s kernels allow it here (inferred)"
-    if verdict is Verdict.UNDETERMINED:
-        return Kexec.UNKNOWN, "it depends on whether the CPU is affected"
-    unset = any(flag_of(facts, each) is False for each in silicon.errata)
-    if state is HostState.OFF or (unset and state is not HostState.UNKNOWN):
-        return Kexec.ALLOWED, "the kernel has not set the erratum's flag"
-    return known.kexec, f"{known.name}'s kernels of this series do so (inferred)"
-
-
-def _kexec_on_affected(
-    facts: HostFacts,
-    kernel: KernelFinding,
-    row: KernelRow,
-    errata: tuple[Erratum, ...],
-    state: HostState,
-) -> tuple[Kexec, str]:
-    unset = [each.id for each in errata if flag_of(facts, each) is False]
-    if unset and state is not HostState.UNKNOWN:
-        # Both the refusal and its successor ask for the flag, not for the CPU.
-        return Kexec.ALLOWED, f"the kernel has not set {', '.join(unset)}"
-    if state is HostState.OFF:
-        return Kexec.ALLOWED, "the kernel has not activated TDX; with TDX active it would differ"
-    if kernel.ignores:
-        names = ", ".join(erratum.id for erratum in kernel.ignores)
-        return Kexec.UNKNOWN, f"this kernel knows nothing of {names}"
-    if kernel.newer:
-        return row.kexec, f"{row.kexec_summary} (inferred from {row.span}: this one is newer)"
-    if row.kexec_certainty is Certainty.VERIFIED:
-        return row.kexec, row.kexec_summary
-    return row.kexec, f"{row.kexec_summary} (inferred, not read in a released kernel)"
-
-
-def _kexec_before_the_refusal(row: KernelRow, state: HostState) -> tuple[Kexec, str]:
-    """Return what kernels do that know no tdx_pw_mce in kexec: up to 6.17."""
-    if row.kexec is not Kexec.NOT_BUILT:
-        return row.kexec, row.kexec_summary
-    if state is HostState.OFF:
-        return Kexec.UNKNOWN, f"{row.kexec_summary}, and which of them this one has is not known"
-    return Kexec.NOT_BUILT, f"{row.kexec_summary}: no kexec and no kdump on a TDX host"
