@@ -16,8 +16,8 @@ import pytest
 from tdxreclaim.cli import cli
 from tdxreclaim.cli.examples import EXAMPLES
 from tdxreclaim.errors import ExitStatus
-from tdxreclaim.policy.decide import VERDICT_RULES
 from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
+from tdxreclaim.policy.verdict import VERDICT_RULES
 from tdxreclaim.report import shell
 from tdxreclaim.report.check.formats import FORMATS
 from tdxreclaim.report.integration import INTEGRATIONS

@@ -1,297 +1,29 @@
 """Facts in, decision out: must this host clear reclaimed TDX pages?
 
-Pure: no file, clock or environment is looked at.  The rules are tried in the
-order of `_RULES`; the first that fires decides, and every attempt is kept.
-What is strictest stands first, so that of processors that disagree the one
-that needs clearing decides.
+Pure: no file, clock or environment is looked at.  Every rule that was tried is
+kept, so that the decision is its own explanation.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from tdxreclaim.facts.evidence import Part
 from tdxreclaim.policy.advise import advise, judge_posture
 from tdxreclaim.policy.kernel import judge_kernel
 from tdxreclaim.policy.kexec import judge_kexec
-from tdxreclaim.policy.model import (
-    Decision,
-    HostFinding,
-    HostState,
-    Processor,
-    Silicon,
-    SiliconFinding,
-    SiliconRule,
-    Step,
-    Verdict,
-)
+from tdxreclaim.policy.model import Decision, Step
 from tdxreclaim.policy.silicon import flag_of, judge_silicon
-from tdxreclaim.policy.state import in_guest, judge_state, shows_module
-from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
+from tdxreclaim.policy.state import judge_state
+from tdxreclaim.policy.verdict import Case, judge_verdict
 from tdxreclaim.policy.warn import warn
-from tdxreclaim.tables.errata import ERRATA, NO_ERRATUM_CITATIONS, Erratum
+from tdxreclaim.tables.errata import ERRATA, Erratum
 from tdxreclaim.tables.kernels import Clearing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tdxreclaim.facts.evidence import Evidence
     from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.policy.model import KernelFinding
     from tdxreclaim.tables.sources import Citation
-
-    _Rule = tuple[str, Callable[["_Case"], Outcome], Verdict]
-
-
-class _Case(NamedTuple):
-    facts: HostFacts
-    silicon: SiliconFinding
-    host: HostFinding
-
-    def with_rule(self, rule: SiliconRule) -> list[Processor]:
-        return [p for p in self.silicon.processors if p.rule == rule]
-
-
-def _not_x86(case: _Case) -> Outcome:
-    if case.silicon.rule is SiliconRule.NOT_X86:
-        return fires(case.silicon.because, [case.facts.identity])
-    return passes("the architecture is x86, or not told")
-
-
-def _kernel_flag(case: _Case) -> Outcome:
-    set_ = [each for each in case.silicon.errata if flag_of(case.facts, each)]
-    flagged = ", ".join(each.id for each in set_)
-    if flagged and case.silicon.status is not Silicon.AFFECTED:
-        return fires(
-            f"the kernel has set {flagged} on this CPU, which no table here lists as affected; "
-            "the kernel's word counts",
-            [_flag_evidence(case), case.facts.identity],
-            tuple(dict.fromkeys(each.citations[0] for each in set_)),
-        )
-    if flagged:
-        return passes(f"the kernel has set {flagged}, and the table agrees")
-    return passes("the kernel has set no erratum's flag, which alone proves nothing")
-
-
-def _flag_evidence(case: _Case) -> Evidence:
-    """Return where the flag was seen: the log tells of tdx_pw_mce alone."""
-    fact = case.facts.pw_mce
-    return fact.evidence if fact.value else case.facts.identity
-
-
-def _guest_td(case: _Case) -> Outcome:
-    if in_guest(case.facts) and case.facts.tdx_guest.value:
-        return fires(
-            "this is a TD, which has no TDX pages to reclaim; the CPU that it sees may be "
-            "faked by the hypervisor",
-            [case.facts.tdx_guest.evidence, case.facts.identity],
-        )
-    return passes(_no_guest(case))
-
-
-def _guest_vm(case: _Case) -> Outcome:
-    if in_guest(case.facts):
-        return fires(
-            "this is a virtual machine, which is no TDX host; the CPU that it sees may be "
-            "faked by the hypervisor",
-            [case.facts.hypervisor.evidence, case.facts.identity],
-        )
-    return passes(_no_guest(case))
-
-
-def _no_guest(case: _Case) -> str:
-    if case.facts.hypervisor.value or case.facts.tdx_guest.value:
-        names = ", ".join(each.id for each in case.silicon.errata if flag_of(case.facts, each))
-        return f"the flags say guest, and the kernel's {names} says otherwise, which counts more"
-    return "no sign of being a guest"
-
-
-def _erratum_rule(erratum: Erratum) -> _Rule:
-    def test(case: _Case) -> Outcome:
-        affected = [p for p in case.silicon.processors if erratum in p.errata]
-        if affected and in_guest(case.facts):
-            return passes("a guest's CPU is what the hypervisor shows of it")
-        if not affected:
-            return passes(f"no processor is in the list of {erratum.id}")
-        names = ", ".join(
-            dict.fromkeys(f"{p.codename or 'the CPU'} ({p.group.number})" for p in affected)
-        )
-        return fires(
-            f"{names} has the erratum {erratum.id}: {erratum.summary}, and {erratum.consequence}",
-            [*_identity(case), case.facts.pw_mce.evidence],
-            erratum.citations,
-        )
-
-    return erratum.id, test, Verdict.CLEAR_REQUIRED
-
-
-def _identity(case: _Case) -> list[Evidence]:
-    return [case.facts.identity, *(evidence for _, evidence in case.facts.witnesses)]
-
-
-def _module_contradicts(case: _Case) -> Outcome:
-    if shows_module(case.facts):
-        from tdxreclaim.policy.module import NOTES, contradicted_by_module
-
-        told = contradicted_by_module(case.facts, case.silicon)
-        if told:
-            return fires(told[0], [told[1], *_identity(case)], [NOTES])
-    return passes("the TDX module is not known, or is one for this CPU")
-
-
-def _cpu_unknown(case: _Case) -> Outcome:
-    vague = case.with_rule(SiliconRule.CPU_INCOMPLETE)
-    if vague:
-        return fires(f"not every processor is known: {vague[0].because}", _identity(case))
-    if not case.silicon.processors and case.silicon.rule is not SiliconRule.NOT_X86:
-        return _cpu_unread(case)
-    return passes("every processor says what it is")
-
-
-def _cpu_unread(case: _Case) -> Outcome:
-    if shows_module(case.facts):
-        from tdxreclaim.policy.module import NOTES, told_by_module
-
-        told = told_by_module(case.facts)
-        if told:
-            said, evidence = told
-            return fires(f"{case.silicon.because}; {said}", [evidence, *_identity(case)], [NOTES])
-    return fires(case.silicon.because, _identity(case))
-
-
-def _vendor_unknown(case: _Case) -> Outcome:
-    for processor in case.with_rule(SiliconRule.VENDOR_UNKNOWN):
-        return fires(
-            f"{processor.because}, so it may be Intel's with its name garbled", _identity(case)
-        )
-    return passes("the vendor is a known one")
-
-
-def _vendors_differ(case: _Case) -> Outcome:
-    vendors = {p.group.vendor for p in case.silicon.processors}
-    if len(vendors) > 1:
-        return fires(
-            f"{len(vendors)} vendors in one machine: the facts are corrupted or mixed",
-            _identity(case),
-        )
-    return passes("one vendor")
-
-
-def _not_intel(case: _Case) -> Outcome:
-    others = case.with_rule(SiliconRule.NOT_INTEL)
-    if others:
-        return fires(others[0].because, _identity(case))
-    return passes("the vendor is Intel")
-
-
-_UNLISTED = (SiliconRule.CPU_UNLISTED, SiliconRule.NO_MOVDIR64B)
-
-
-def _unlisted(case: _Case) -> list[Processor]:
-    return [p for p in case.silicon.processors if p.rule in _UNLISTED]
-
-
-def _no_movdir64b(case: _Case) -> Outcome:
-    without = case.with_rule(SiliconRule.NO_MOVDIR64B)
-    if without and len(without) == len(case.silicon.processors):
-        return fires(without[0].because, [case.facts.movdir64b.evidence, *_identity(case)])
-    return passes("it has MOVDIR64B, or is a known TDX CPU, or that is not told")
-
-
-def _no_tdx_sign(case: _Case) -> Outcome:
-    unlisted = _unlisted(case)
-    alone = bool(unlisted) and len(unlisted) == len(case.silicon.processors)
-    if alone and case.host.state is HostState.OFF:
-        return fires(
-            f"{unlisted[0].because}, and the host shows no sign of TDX: {case.host.because}",
-            [*_identity(case), case.facts.tdx_host_platform.evidence],
-        )
-    return passes("a known TDX CPU, or the host is not known to be without TDX")
-
-
-def _cpu_unlisted(case: _Case) -> Outcome:
-    unlisted = _unlisted(case)
-    if unlisted:
-        return fires(
-            f"{unlisted[0].because}, and what else is known does not settle it",
-            [*_identity(case), case.facts.pw_mce.evidence, case.facts.tdx_host_platform.evidence],
-        )
-    return passes("every processor is listed, or settled by the kernel's own list")
-
-
-def _incomplete(case: _Case) -> Outcome:
-    gaps = case.facts.coverage.of(Part.IDENTITY)
-    if not gaps:
-        return passes("the evidence of the CPU's identity is whole")
-    first = gaps[0]
-    more = f", and {len(gaps) - 1} more" if len(gaps) > 1 else ""
-    return fires(
-        f"the evidence of the CPU's identity is not whole: {first.place}: {first.why}{more}",
-        _identity(case),
-    )
-
-
-def _closed_list(case: _Case) -> Outcome:
-    settled = case.with_rule(SiliconRule.KERNEL_CLOSED_LIST)
-    if settled:
-        evidence = [case.facts.tdx_host_platform.evidence, case.facts.pw_mce.evidence]
-        return fires(settled[0].because, [*evidence, *_identity(case)], NO_ERRATUM_CITATIONS)
-    return passes("every processor is listed")
-
-
-def _no_erratum(case: _Case) -> Outcome:
-    processor = case.silicon.processors[0]
-    return fires(processor.because, _identity(case), NO_ERRATUM_CITATIONS)
-
-
-def _rules(errata: tuple[Erratum, ...]) -> tuple[_Rule, ...]:
-    return (*_BEFORE_ERRATA, *map(_erratum_rule, errata), *_AFTER_ERRATA)
-
-
-_BEFORE_ERRATA: tuple[_Rule, ...] = (
-    ("not-x86", _not_x86, Verdict.NOT_APPLICABLE),
-    ("kernel-flag", _kernel_flag, Verdict.CLEAR_REQUIRED),
-    ("guest-td", _guest_td, Verdict.NOT_APPLICABLE),
-    ("guest-vm", _guest_vm, Verdict.NOT_APPLICABLE),
-)
-
-
-_AFTER_ERRATA: tuple[_Rule, ...] = (
-    ("cpu-unknown", _cpu_unknown, Verdict.UNDETERMINED),
-    ("vendor-unknown", _vendor_unknown, Verdict.UNDETERMINED),
-    ("vendors-differ", _vendors_differ, Verdict.UNDETERMINED),
-    ("not-intel", _not_intel, Verdict.NOT_APPLICABLE),
-    ("module-contradicts", _module_contradicts, Verdict.UNDETERMINED),
-    ("no-movdir64b", _no_movdir64b, Verdict.NOT_APPLICABLE),
-    ("no-tdx-sign", _no_tdx_sign, Verdict.NOT_APPLICABLE),
-    ("cpu-unlisted", _cpu_unlisted, Verdict.UNDETERMINED),
-    ("evidence-incomplete", _incomplete, Verdict.UNDETERMINED),
-    ("kernel-closed-list", _closed_list, Verdict.CLEAR_NOT_REQUIRED),
-    ("no-erratum", _no_erratum, Verdict.CLEAR_NOT_REQUIRED),
-)
-
-
-VERDICT_RULES = tuple(rule for rule, _, _ in _rules(ERRATA))
-
-
-# What scripts take for "no clearing here", and so never said on a part of the evidence.
-_SAFE = (Verdict.CLEAR_NOT_REQUIRED, Verdict.NOT_APPLICABLE)
-
-
-def _only_if_whole(
-    test: Callable[[_Case], Outcome], verdict: Verdict
-) -> Callable[[_Case], Outcome]:
-    """Return *test*, which cannot fire for a safe verdict while evidence of the CPU has gaps."""
-    if verdict not in _SAFE:
-        return test
-
-    def guarded(case: _Case) -> Outcome:
-        outcome = test(case)
-        if outcome.fired and not case.facts.coverage.whole:
-            return passes(f"{outcome.because}; but not all that tells of the CPU was understood")
-        return outcome
-
-    return guarded
 
 
 def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
@@ -300,10 +32,7 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
     host, state_steps = judge_state(facts, silicon.errata)
     kernel, kernel_steps = judge_kernel(facts, silicon.errata)
 
-    rules = _rules(errata)
-    tests = [(rule, _only_if_whole(test, verdict)) for rule, test, verdict in rules]
-    decided, steps = try_rules(tests, _Case(facts, silicon, host))
-    verdict = next(verdict for rule, _, verdict in rules if rule == decided.rule)
+    verdict, decided, steps = judge_verdict(Case(facts, silicon, host), errata)
 
     kernel = judge_kexec(facts, kernel, verdict, silicon, host.state)
     unset = tuple(each for each in silicon.errata if flag_of(facts, each) is False)

@@ -11,8 +11,8 @@ import pytest
 
 from tdxreclaim.costs.watched import State
 from tdxreclaim.errors import ExitStatus
-from tdxreclaim.policy.decide import VERDICT_RULES
 from tdxreclaim.policy.model import HostState, Posture, Silicon, Verdict
+from tdxreclaim.policy.verdict import VERDICT_RULES
 from tdxreclaim.report.explain.topics import all_topics, find
 from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.errata import ERRATA

@@ -16,10 +16,11 @@ from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import read_host
 from tdxreclaim.facts.kernel import Symbol, Symbols
 from tdxreclaim.facts.sources.base import Files
-from tdxreclaim.policy.decide import VERDICT_RULES, decide
+from tdxreclaim.policy.decide import decide
 from tdxreclaim.policy.kernel import IMAGE_RULES, KERNEL_RULES
 from tdxreclaim.policy.model import Decision, HostState, KernelRule, Posture, Silicon, Verdict
 from tdxreclaim.policy.state import STATE_RULES
+from tdxreclaim.policy.verdict import VERDICT_RULES
 from tdxreclaim.report.check.report import Report
 from tdxreclaim.report.check.text import render
 from tdxreclaim.tables.cpus import CPUS, Vfm
