@@ -11,6 +11,7 @@ from tdxreclaim.policy.model import (
     KernelFinding,
     Posture,
     Verdict,
+    VerdictRule,
 )
 from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, KERNELS, RUNS_TDS, Clearing, Kexec
 
@@ -56,7 +57,7 @@ def judge_posture(
 def _unread(host: HostFinding, kernel: KernelFinding, coverage: Coverage) -> tuple[Gap, ...]:
     """Return the gaps that leave open what the posture rests on."""
     state = () if host.state is HostState.INITIALIZED else coverage.of(Part.STATE)
-    told = kernel.rule.startswith(("symbols-", "image-", "config-"))
+    told = kernel.rule.by_content
     idle = host.state is HostState.OFF
     return state + (() if told or idle else coverage.of(Part.KERNEL))
 
@@ -129,6 +130,10 @@ def _when_not_required(kernel: KernelFinding) -> tuple[Posture, str]:
             return Posture.SKIPS_SAFELY, "the kernel does not clear on this CPU, and need not"
         case _:
             return Posture.UNKNOWN, "what the kernel does with reclaimed pages is not known"
+
+
+# Where flags may be forced, what settles an unlisted CPU is another.
+FLAGS_FORCED = "flags-forced"
 
 
 def advise(
@@ -207,18 +212,18 @@ def _unknown_advice(
 ) -> list[str]:
     if verdict is Verdict.UNDETERMINED:
         what = {
-            "cpu-unlisted": (
+            VerdictRule.CPU_UNLISTED: (
                 "give the host's whole /proc/cpuinfo or a sosreport (--from), whose flags and "
                 "bugs settle it"
             ),
-            "evidence-incomplete": (
+            VerdictRule.EVIDENCE_INCOMPLETE: (
                 "capture the host again (tdxreclaim capture, or cat /proc/cpuinfo > cpuinfo.txt) "
                 "and give that alone"
             ),
-            "flags-forced": (
+            FLAGS_FORCED: (
                 "boot without setcpuid= and clearcpuid=, or give a CPUID dump of the host (cpuid -r)"
             ),
-            "vendors-differ": "take the capture again: one machine has one vendor",
+            VerdictRule.VENDORS_DIFFER: "take the capture again: one machine has one vendor",
         }.get(rule, "give /proc/cpuinfo or a sosreport of the host (--from)")
         return [f"Clear until it is known. To settle it, {what}."]
     if kernel.ignores:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.policy.advise import advise, judge_posture
+from tdxreclaim.policy.advise import FLAGS_FORCED, advise, judge_posture
 from tdxreclaim.policy.kernel import judge_kernel
 from tdxreclaim.policy.kexec import judge_kexec
-from tdxreclaim.policy.model import Decision, Step
+from tdxreclaim.policy.model import Decision, Step, VerdictRule
 from tdxreclaim.policy.silicon import flag_of, judge_silicon
 from tdxreclaim.policy.state import judge_state
 from tdxreclaim.policy.verdict import Case, judge_verdict
@@ -63,7 +63,7 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
 
 def _settled_by(facts: HostFacts, rule: str) -> str:
     """Return the rule whose advice settles it: of flags that are forced, a whole cpuinfo does not."""
-    return "flags-forced" if facts.forcing and rule == "cpu-unlisted" else rule
+    return FLAGS_FORCED if facts.forcing and rule == VerdictRule.CPU_UNLISTED else rule
 
 
 def _next_kernel(

@@ -15,6 +15,7 @@ from tdxreclaim.policy.trail import Outcome, fires, passes, try_rules
 from tdxreclaim.tables.errata import HONOURING
 from tdxreclaim.tables.kernels import (
     BESIDE_RECLAIM,
+    EXPORTED,
     KERNELS,
     RECLAIM,
     RUNS_TDS,
@@ -338,11 +339,15 @@ def _rows_by_symbols(facts: HostFacts) -> list[KernelRow]:
     if not found:
         return [_first_row(Clearing.ALWAYS)] if _old_symbols(facts).fired else []
     rows = [row for row in RUNS_TDS if set(found) <= set(row.symbols)]
-    # Static until KVM was to call it: a capital letter is a global function.
-    paddr = found.get("tdx_quirk_reset_paddr")
-    if paddr is not None and set(found) == {paddr.name}:
-        rows = [row for row in rows if (row is _NEWEST) is paddr.type.isupper()]
-    return rows
+    # A function may be static until KVM is to call it.
+    fitting = [
+        row
+        for row in rows
+        if all(
+            (name in row.exported) is found[name].type.isupper() for name in found.keys() & EXPORTED
+        )
+    ]
+    return fitting or rows
 
 
 def _ignored(

@@ -98,6 +98,26 @@ class SiliconRule(StrEnum):
     CPU_UNLISTED = "cpu-unlisted"
 
 
+class VerdictRule(StrEnum):
+    """What decided, strictest first; that of an erratum is the erratum's id."""
+
+    NOT_X86 = "not-x86"
+    KERNEL_FLAG = "kernel-flag"
+    GUEST_TD = "guest-td"
+    GUEST_VM = "guest-vm"
+    CPU_UNKNOWN = "cpu-unknown"
+    VENDOR_UNKNOWN = "vendor-unknown"
+    VENDORS_DIFFER = "vendors-differ"
+    NOT_INTEL = "not-intel"
+    MODULE_CONTRADICTS = "module-contradicts"
+    NO_MOVDIR64B = "no-movdir64b"
+    NO_TDX_SIGN = "no-tdx-sign"
+    CPU_UNLISTED = "cpu-unlisted"
+    EVIDENCE_INCOMPLETE = "evidence-incomplete"
+    KERNEL_CLOSED_LIST = "kernel-closed-list"
+    NO_ERRATUM = "no-erratum"
+
+
 class KernelRule(StrEnum):
     """What told what the kernel does, best evidence first."""
 
@@ -117,6 +137,18 @@ class KernelRule(StrEnum):
     DISTRIBUTION_LISTED = "distribution-listed"
     RELEASE_NOT_UPSTREAM = "release-not-upstream"
     UNKNOWN = "kernel-unknown"
+
+    @property
+    def by_content(self) -> bool:
+        """Whether what the kernel is made of told it, and not what it is called."""
+        return self not in (
+            KernelRule.RELEASE_LISTED,
+            KernelRule.RELEASE_BELIED,
+            KernelRule.RELEASE_NEWER,
+            KernelRule.DISTRIBUTION_LISTED,
+            KernelRule.RELEASE_NOT_UPSTREAM,
+            KernelRule.UNKNOWN,
+        )
 
     @property
     def by_code(self) -> bool:

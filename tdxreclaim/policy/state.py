@@ -114,37 +114,26 @@ def _read(evidence: list[Evidence]) -> list[Evidence]:
 
 
 _RULES = (
-    ("guest-td", _td),
-    ("guest-vm", _vm),
-    ("tdx-impossible", _impossible),
-    ("tdx-initialized", _initialized),
-    ("tdx-bios-enabled", _bios_enabled),
-    ("tdx-off", _off),
-    ("tdx-unknown", _unknown),
+    ("guest-td", _td, HostState.GUEST),
+    ("guest-vm", _vm, HostState.GUEST),
+    ("tdx-impossible", _impossible, HostState.OFF),
+    ("tdx-initialized", _initialized, HostState.INITIALIZED),
+    ("tdx-bios-enabled", _bios_enabled, HostState.BIOS_ENABLED),
+    ("tdx-off", _off, HostState.OFF),
+    ("tdx-unknown", _unknown, HostState.UNKNOWN),
 )
 
 
-_STATES = {
-    "guest-td": HostState.GUEST,
-    "guest-vm": HostState.GUEST,
-    "tdx-impossible": HostState.OFF,
-    "tdx-initialized": HostState.INITIALIZED,
-    "tdx-bios-enabled": HostState.BIOS_ENABLED,
-    "tdx-off": HostState.OFF,
-    "tdx-unknown": HostState.UNKNOWN,
-}
-
-
-STATE_RULES = tuple(rule for rule, _ in _RULES)
+STATE_RULES = tuple(rule for rule, _, _ in _RULES)
 
 
 def judge_state(
     facts: HostFacts, errata: tuple[Erratum, ...]
 ) -> tuple[HostFinding, tuple[Step, ...]]:
     """Return the state of TDX and the rules that were tried for it; *errata* are the host's."""
-    decided, steps = try_rules(_RULES, facts)
+    decided, steps = try_rules([(rule, test) for rule, test, _ in _RULES], facts)
     finding = HostFinding(
-        state=_STATES[decided.rule],
+        state=next(state for rule, _, state in _RULES if rule == decided.rule),
         rule=decided.rule,
         because=decided.because,
         erratum_flag=_flags(facts, errata),

@@ -18,6 +18,7 @@ from tdxreclaim.policy.model import (
     SiliconRule,
     Step,
     Verdict,
+    VerdictRule,
 )
 from tdxreclaim.policy.silicon import flag_of
 from tdxreclaim.policy.state import in_guest, shows_module
@@ -242,25 +243,25 @@ def _rules(errata: tuple[Erratum, ...]) -> tuple[_Rule, ...]:
 
 
 _BEFORE_ERRATA: tuple[_Rule, ...] = (
-    ("not-x86", _not_x86, Verdict.NOT_APPLICABLE),
-    ("kernel-flag", _kernel_flag, Verdict.CLEAR_REQUIRED),
-    ("guest-td", _guest_td, Verdict.NOT_APPLICABLE),
-    ("guest-vm", _guest_vm, Verdict.NOT_APPLICABLE),
+    (VerdictRule.NOT_X86, _not_x86, Verdict.NOT_APPLICABLE),
+    (VerdictRule.KERNEL_FLAG, _kernel_flag, Verdict.CLEAR_REQUIRED),
+    (VerdictRule.GUEST_TD, _guest_td, Verdict.NOT_APPLICABLE),
+    (VerdictRule.GUEST_VM, _guest_vm, Verdict.NOT_APPLICABLE),
 )
 
 
 _AFTER_ERRATA: tuple[_Rule, ...] = (
-    ("cpu-unknown", _cpu_unknown, Verdict.UNDETERMINED),
-    ("vendor-unknown", _vendor_unknown, Verdict.UNDETERMINED),
-    ("vendors-differ", _vendors_differ, Verdict.UNDETERMINED),
-    ("not-intel", _not_intel, Verdict.NOT_APPLICABLE),
-    ("module-contradicts", _module_contradicts, Verdict.UNDETERMINED),
-    ("no-movdir64b", _no_movdir64b, Verdict.NOT_APPLICABLE),
-    ("no-tdx-sign", _no_tdx_sign, Verdict.NOT_APPLICABLE),
-    ("cpu-unlisted", _cpu_unlisted, Verdict.UNDETERMINED),
-    ("evidence-incomplete", _incomplete, Verdict.UNDETERMINED),
-    ("kernel-closed-list", _closed_list, Verdict.CLEAR_NOT_REQUIRED),
-    ("no-erratum", _no_erratum, Verdict.CLEAR_NOT_REQUIRED),
+    (VerdictRule.CPU_UNKNOWN, _cpu_unknown, Verdict.UNDETERMINED),
+    (VerdictRule.VENDOR_UNKNOWN, _vendor_unknown, Verdict.UNDETERMINED),
+    (VerdictRule.VENDORS_DIFFER, _vendors_differ, Verdict.UNDETERMINED),
+    (VerdictRule.NOT_INTEL, _not_intel, Verdict.NOT_APPLICABLE),
+    (VerdictRule.MODULE_CONTRADICTS, _module_contradicts, Verdict.UNDETERMINED),
+    (VerdictRule.NO_MOVDIR64B, _no_movdir64b, Verdict.NOT_APPLICABLE),
+    (VerdictRule.NO_TDX_SIGN, _no_tdx_sign, Verdict.NOT_APPLICABLE),
+    (VerdictRule.CPU_UNLISTED, _cpu_unlisted, Verdict.UNDETERMINED),
+    (VerdictRule.EVIDENCE_INCOMPLETE, _incomplete, Verdict.UNDETERMINED),
+    (VerdictRule.KERNEL_CLOSED_LIST, _closed_list, Verdict.CLEAR_NOT_REQUIRED),
+    (VerdictRule.NO_ERRATUM, _no_erratum, Verdict.CLEAR_NOT_REQUIRED),
 )
 
 

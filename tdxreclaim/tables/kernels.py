@@ -77,6 +77,8 @@ class KernelRow(Record):
     kexec_summary: str
     symbols: tuple[str, ...] = ()
     """Functions in /proc/kallsyms that tell this generation from others."""
+    exported: tuple[str, ...] = ()
+    """Those of them that are global, a capital letter there, and static elsewhere."""
     functions: tuple[Function, ...] = ()
     """What its traces and stacks show of a teardown; empty where KVM runs no TD."""
     citations: tuple[Citation, ...]
@@ -251,6 +253,7 @@ KERNELS = (
             "module poison may be left behind"
         ),
         symbols=("tdx_quirk_reset_paddr", "tdx_sys_disable"),
+        exported=("tdx_quirk_reset_paddr",),
         functions=(
             *COMMON_FUNCTIONS,
             # It maps and unmaps; what removes a page is inlined by gcc 12 and 14.
@@ -316,6 +319,9 @@ filtered to the SEAMCALLs."""
 
 TELLING = tuple(dict.fromkeys(name for row in KERNELS for name in row.symbols))
 """The functions that tell the generations of the reclaim code apart."""
+
+
+EXPORTED = frozenset(name for row in KERNELS for name in row.exported)
 
 
 RUNS_TDS = tuple(row for row in KERNELS if row.runs_tds)
