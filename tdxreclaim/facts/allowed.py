@@ -118,7 +118,7 @@ def _line(number: int, line: str, known: frozenset[str]) -> str:
         stripped = value.strip()
         at = line.index(":") + 1 + len(value) - len(value.lstrip())
         return line if _value(name, stripped) == stripped else f"{line[:at]}{_GONE}"
-    if colon and known is _LSCPU and lscpu._NAME.fullmatch(key) and not lscpu._shouted(key):  # noqa: SLF001
+    if colon and known is _LSCPU and lscpu.is_field(key, value):
         return f"Other: {_GONE}"
     if colon and cpuinfo._ORDINARY_KEY.fullmatch(name) and not SIGNS.search(line):  # noqa: SLF001
         # Within one processor no key comes twice.

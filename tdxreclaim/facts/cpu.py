@@ -178,7 +178,7 @@ class CpuReading(Record):
     ``architecture`` is ``x86``, another architecture's name, or ``None``.
     ``hypervisor`` and ``movdir64b`` are what the text says apart from the
     flags.  ``notes`` says what in the text was not believed, ``gaps`` what of
-    it was not understood.
+    it was not understood, ``odd`` is what of it nothing was read from.
     """
 
     architecture: str | None
@@ -189,6 +189,7 @@ class CpuReading(Record):
     movdir64b: bool | None = None
     notes: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    odd: str = ""
 
 
 def count_groups(groups: Counter[CpuGroup]) -> tuple[CpuGroup, ...]:

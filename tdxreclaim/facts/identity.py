@@ -111,14 +111,7 @@ def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Id
             reader.note(path, error.why)
             continue
         readings.append((path, reading))
-        kinds = {(each.vendor, each.family, each.model) for each in reading.groups}
-        if len(kinds) > 1:
-            why = f"names {len(kinds)} kinds of CPU: several captures in one text?"
-            reader.gaps.append(Gap(label, why))
-        reader.gaps += [
-            gap._replace(place=f"{label}, {gap.place}" if gap.place else label)
-            for gap in reading.gaps
-        ]
+        _note_gaps(reader, path, text, reading)
     if readings:
         path, reading = readings[0]
         evidence = reader.evidence(path, describe(reading))
@@ -146,6 +139,39 @@ def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Id
         reader.gaps.append(Gap(reader.source.label(places.CPUINFO), why))
     nothing = CpuReading(architecture=None)
     return Identity(nothing, reader.evidence(places.CPUINFO, ABSENT), places.CPUINFO)
+
+
+def _note_gaps(reader: Reader, path: str, text: str, reading: CpuReading) -> None:
+    """Note what of *text* was not understood, and what in it tells of another CPU."""
+    label = reader.source.label(path)
+    kinds = {(each.vendor, each.family, each.model) for each in reading.groups}
+    if len(kinds) > 1:
+        why = f"names {len(kinds)} kinds of CPU: several captures in one text?"
+        reader.gaps.append(Gap(label, why))
+    reader.gaps += [
+        gap._replace(place=f"{label}, {gap.place}" if gap.place else label) for gap in reading.gaps
+    ]
+    if not reader.is_live:
+        _weigh_signs(reader, path, text, reading)
+
+
+def _weigh_signs(reader: Reader, path: str, text: str, reading: CpuReading) -> None:
+    """Note what tells of another, affected CPU in words that nothing was read from."""
+    from tdxreclaim.facts.formats.signs import find_signs, foreign
+
+    strict = path == places.CPUINFO
+    flagged = any(reading.bugs.has(flag) for flag in FLAGS)
+    signs = find_signs(reading.odd if strict else text, names=_is_no_model_name)
+    sign = foreign(signs, reading.groups, flagged=flagged)
+    if sign is not None:
+        label = reader.source.label(path)
+        place = label if strict else f"{label}, line {sign.line}"
+        reader.gaps.append(Gap(place, sign.describe()))
+
+
+def _is_no_model_name(line: str) -> bool:
+    # The numbers beside it count.
+    return "model name" not in line.lower()
 
 
 def _has_erratum(group: CpuGroup) -> bool:

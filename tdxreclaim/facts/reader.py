@@ -167,16 +167,39 @@ class Reader:
         if mangled:
             why = f"{mangled} lines name a CPU and cannot be read"
             self.gaps.append(Gap(self.source.label(path), why))
-        reading = parse_kernel_log(text, name=self.source.label(path))
-        told = {group for _, group in (*reading.cpus, *reading.earlier)}
-        known = {(group.family, group.model) for group in told | {reading.group} if group}
+        # Of a live host its own line is no identity.
+        label = self.source.label(path)
+        reading = parse_kernel_log(text, name=label, watches=not self.is_live)
+        known = {(group.family, group.model) for group in reading.groups}
         if shown - known:
             # Quoted, or dressed in another way than the rest.
             why = (
                 f"{len(shown - known)} more kinds of CPU stand in lines that are not the log's own"
             )
             self.gaps.append(Gap(self.source.label(path), why))
+        if not self.is_live:
+            self._weigh_signs(path, text, reading)
         return reading
+
+    def _weigh_signs(self, path: str, text: str, reading: LogReading) -> None:
+        """Note what tells of another, affected CPU in lines that nothing was read from."""
+        from tdxreclaim.facts.formats.signs import find_signs, foreign
+        from tdxreclaim.facts.logs.dress import undress
+        from tdxreclaim.facts.logs.line import Speaker
+
+        def names(line: str) -> bool:
+            # QEMU and libvirt name the CPUs that they show to guests; numbers count more.
+            spoken = undress(line).line.speaker is Speaker.PROGRAM
+            return not spoken and re.search(_NUMBERS, line) is None
+
+        sign = foreign(
+            find_signs(text, names=names),
+            reading.groups,
+            flagged=bool(reading.kexec or reading.check or reading.flagged),
+        )
+        if sign is not None:
+            place = f"{self.source.label(path)}, line {sign.line}"
+            self.gaps.append(Gap(place, sign.describe()))
 
     def log_fact(self, *, yes: LogLine | None, no: LogLine | None = None) -> Fact[bool]:
         """Return what the log says, its later line being the state; of none, why there is none."""

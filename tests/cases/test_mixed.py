@@ -75,6 +75,50 @@ def test_a_doubtful_line_is_no_whole_evidence(name: str, run: RunTool, tmp_path:
     assert run("check", "--from", "cpuinfo", cwd=tmp_path).status in (10, 11)
 
 
+UNLISTED = GNR.replace("173", "200")
+
+
+def test_an_empty_bugs_line_settles_nothing(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text(UNLISTED)
+    assert run("check", "--from", "cpuinfo", cwd=tmp_path).status == 0
+    (tmp_path / "cpuinfo").write_text(UNLISTED.replace("spectre_v1 swapgs", ""))
+    assert run("check", "--from", "cpuinfo", cwd=tmp_path).status == 11
+
+
+# Lines of another machine in a form that nothing reads.
+NOTES = (
+    "# microcode: sig=0x806f8, pf=0x10",
+    "Signature: Type 0, Family 6, Model 143, Stepping 8",
+    "other : GenuineIntel-6-8F-8",
+    "bugs: tdx_pw_mce",
+)
+DUMP = (
+    "CPUID 00000000: 00000020-756E6547-6C65746E-49656E69\n"
+    "CPUID 00000001: 000A06D1-00800800-7FFEFBFF-BFEBFBFF\n"
+)
+LSCPU = "Architecture: x86_64\nCPU(s): 1\nVendor ID: GenuineIntel\nCPU family: 6\nModel: 173\n"
+
+
+@pytest.mark.parametrize("whole", [GNR, LOG, DUMP, LSCPU], ids=["cpuinfo", "log", "dump", "lscpu"])
+@pytest.mark.parametrize("note", NOTES)
+def test_a_note_about_an_affected_cpu(note: str, whole: str, run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(whole)
+    assert run("check", "--from", "in", cwd=tmp_path).status == 0
+    for text in (f"{note}\n{whole}", f"{whole}{note}\n"):
+        (tmp_path / "in").write_text(text)
+        assert run("check", "--from", "in", cwd=tmp_path).status in (10, 11)
+        ran = run("capture", "--from", "in", "-o", "out.tar.gz", cwd=tmp_path)
+        if ran.status == 0:
+            assert run("check", "--from", "out.tar.gz", cwd=tmp_path).status not in (0, 12)
+
+
+def test_a_cut_boot_stays_cut_when_captured(run: RunTool, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text(LOG.replace("SMP\n", "SMP\n[snip]\n"))
+    assert run("check", "--from", "in", cwd=tmp_path).status == 11
+    if run("capture", "--from", "in", "-o", "out.tar.gz", cwd=tmp_path).status == 0:
+        assert run("check", "--from", "out.tar.gz", cwd=tmp_path).status == 11
+
+
 def test_a_byte_order_mark_is_no_line(run: RunTool, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text("\ufeff" + GNR)
     assert run("check", "--from", "cpuinfo", cwd=tmp_path).status == 0

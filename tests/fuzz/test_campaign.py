@@ -21,5 +21,5 @@ def test_no_input_of_the_campaign_gets_a_wrong_answer(seed: int) -> None:
 
 
 def test_the_oracle_sees_a_wrong_skip(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(campaign, "status_of", lambda _text: 0)
+    monkeypatch.setattr(campaign, "status_of", lambda _text, **_options: 0)
     assert any(found is not None for _, found in campaign.campaign(100, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import MalformedInputError
@@ -40,6 +41,14 @@ _MOST_REMEMBERED = 1 << 16
 
 # x86 prints some 30 of a processor.
 _MOST_KEYS = 256
+
+
+# Other lines than numbers and those that are read: a host has some ten of them.
+_MOST_ODD = 1 << 18
+
+
+# Some 700 flags are known.
+_MOST_WORDS = 1 << 14
 
 
 _LONGEST_PROCESSOR = 99_999
@@ -80,6 +89,10 @@ _WORD_LINES = ("flags", "bugs")
 
 
 _USED = frozenset(("processor", *_IDENTITY, *_WORD_LINES))
+
+
+# The model's numbers count, whatever its name is.
+_TAKEN = _USED | {"model name"}
 
 
 # Every key that x86 has printed since 2.6.
@@ -142,6 +155,7 @@ _NOTHING = ("\n", "")
 
 
 # Another line in this one: a paste that lost its line ends.
+_NUMBER = re.compile(r"[\d.]{1,20}(?: K[Bi]?B?)?")
 _ANOTHER_LINE = re.compile(r"\b(?:processor|vendor_id|cpu family|model|stepping|flags|bugs)\s*: ?")
 _WORDS = re.compile(r"[a-z0-9_ ]*")
 _TDX_BUGS = frozenset(f"bugs {erratum.id}" for erratum in ERRATA)
@@ -178,6 +192,9 @@ class _Blocks:
         self.keys: set[str] = set()
         self.followed: set[str] = set()
         """The values of ``flags`` and ``bugs`` after which the block goes on."""
+        self.odd: list[str] = []
+        """The different lines whose words nothing here goes by."""
+        self._odd_size = 0
         self._seen: dict[str, tuple[str, str]] = {"": _BLANK}
         self._values: dict[str, str] = {}
         self._block: set[str] = set()
@@ -246,12 +263,23 @@ class _Blocks:
                 why = _doubt(key, value)
                 if why:
                     self.gaps.add(number, f"{key} with {why}")
+                if value and key not in _TAKEN and not _NUMBER.fullmatch(value):
+                    self._note_odd(number, value)
                 return pair
             if _ORDINARY_KEY.fullmatch(key) and not SIGNS.search(line):
+                self._note_odd(number, line)
                 return (key, "")
         if not is_harmless(line):
             self.gaps.add(number, 'no "key : value" of a /proc/cpuinfo')
+        self._note_odd(number, line)
         return _NOTHING
+
+    def _note_odd(self, number: int, text: str) -> None:
+        self._odd_size += len(text)
+        if self._odd_size <= _MOST_ODD:
+            self.odd.append(text)
+        else:
+            self.gaps.add(number, "more different lines than a host has")
 
     def end(self) -> None:
         if self._block & _KNOWN and not self._values:
@@ -305,6 +333,7 @@ def _take_all(text: str, blocks: _Blocks) -> int:
     return number
 
 
+@lru_cache(maxsize=1)
 def parse_cpuinfo(text: str) -> CpuReading:
     """Return the census of every processor in a /proc/cpuinfo text.
 
@@ -333,7 +362,10 @@ def parse_cpuinfo(text: str) -> CpuReading:
         blocks.gaps.add(number, f"it ends in the middle of a line ({cut})")
     other = _other_architecture(blocks)
     if other is not None:
-        return CpuReading(architecture=other, notes=tuple(notes), gaps=_gaps_of_other(text, cut))
+        gaps = _gaps_of_other(text, cut)
+        return CpuReading(
+            architecture=other, notes=tuple(notes), gaps=gaps, odd="\n".join(blocks.odd)
+        )
     if not any(key in values for values in blocks.parsed for key in _X86_KEYS):
         raise MalformedInputError("/proc/cpuinfo", "no processor is described in it")
     return _census(blocks, notes, cut)
@@ -411,6 +443,7 @@ def _census(blocks: _Blocks, notes: list[str], cut: str | None) -> CpuReading:
         bugs=_words(blocks, "bugs", cut),
         notes=tuple(notes),
         gaps=blocks.gaps.found,
+        odd="\n".join(blocks.odd),
     )
 
 
@@ -421,20 +454,29 @@ _WORD = re.compile(r"[a-z0-9_]+(?: [a-z0-9_]+)*")
 def _words(blocks: _Blocks, key: str, cut: str | None) -> Words:
     parsed = blocks.parsed
     lines = {values.get(key) for values in parsed}
-    present = frozenset(word for line in lines if line for word in line.split())
     # What a line that is cut off lacks is no contradiction.
     whole = {values[key] for values in parsed[: -1 if cut == key else None] if key in values}
-    common = frozenset[str].intersection(*(frozenset(line.split()) for line in whole or [""]))
+    present: set[str] = set()
+    common: set[str] | None = None
+    same = True
+    for line in lines - {None}:
+        words = set((line or "").split())
+        present |= words
+        if len(present) > _MOST_WORDS:
+            raise MalformedInputError("/proc/cpuinfo", f"more than {_MOST_WORDS} {key}")
+        if line in whole:
+            same &= key != "bugs" or common in (None, words)
+            common = words if common is None else common & words
     # A word's absence counts only in a line that is plainly whole: words, and the block goes on.
+    # On a CPU that runs TDX some bug is known, so that an empty line is no list of them.
     plain = all(
         line is not None
-        and (not line or _WORD.fullmatch(line) is not None)
+        and (_WORD.fullmatch(line) is not None or (not line and key != "bugs"))
         and f"{key}:{line}" in blocks.followed
         for line in lines
     )
-    same = key != "bugs" or len({frozenset(line.split()) for line in whole}) <= 1
     return Words(
-        present,
+        frozenset(present),
         complete=plain and same and cut != key,
-        disputed=present - common if whole else frozenset(),
+        disputed=frozenset(present - common) if common is not None else frozenset(),
     )

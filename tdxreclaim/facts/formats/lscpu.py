@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.cpu import (
@@ -20,6 +20,9 @@ from tdxreclaim.facts.cpu import (
 from tdxreclaim.facts.evidence import GapList
 from tdxreclaim.facts.formats.paste import SIGNS, is_harmless
 from tdxreclaim.tables.cpus import INTEL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _WHAT = "lscpu output"
 
@@ -73,8 +76,8 @@ def parse_lscpu(text: str) -> CpuReading:
         name, colon, value = line.partition(":")
         if not line.isprintable() and not line.replace("\t", " ").isprintable():
             gaps.add(number, "characters that no terminal shows")
-        if (colon and (not _NAME.fullmatch(name) or _shouted(name))) or (
-            not colon and line.strip() and not (line[:1].isspace() and fields)
+        if (colon and not is_field(name, value)) or (
+            not colon and line.strip() and not _continues(line, fields)
         ):
             gaps.add(number, 'no "Name: value" of lscpu')
         if colon:
@@ -95,12 +98,41 @@ def parse_lscpu(text: str) -> CpuReading:
     return _reading(fields, gaps)
 
 
-def _shouted(name: str) -> bool:
-    return name.isupper() and SIGNS.search(name) is not None
-
-
 # The names of lscpu begin with a capital; nested ones are indented.
 _NAME = re.compile(r" {0,16}[A-Z][\w()./+, -]*")
+
+
+# Of the names that tell of a processor those that lscpu prints.
+# Source: util-linux sys-utils/lscpu.c, print_summary(), 2.20 to 2.41.
+_OF_A_CPU = re.compile(
+    r"(?:BIOS )?(?:Vendor ID|Model name|CPU family)|Model|Stepping|Flags|Hypervisor vendor"
+    r"|CPU\(s\)(?: scaling MHz)?|CPU op-mode\(s\)|CPU socket\(s\)|CPU(?: max| min| dynamic| static)? MHz"
+    r"|(?:On|Off)-line CPU\(s\) (?:list|mask)|NUMA node\d{1,5} CPU\(s\)|Vulnerability [\w/ -]{1,40}"
+)
+
+
+_FLAGS = re.compile(r"[a-z0-9_ ]*")
+
+
+_ANOTHER = re.compile(
+    r"\b(?:architecture|vendor[ _]?id|family|model|stepping)\s*[:=]", re.IGNORECASE
+)
+
+
+def is_field(name: str, value: str) -> bool:
+    """Whether it is a name that lscpu prints, and one value."""
+    if not _NAME.fullmatch(name) or _ANOTHER.search(value):
+        return False
+    return not SIGNS.search(name) or _OF_A_CPU.fullmatch(name.strip()) is not None
+
+
+def _continues(line: str, fields: list[_Field]) -> bool:
+    """Whether *line* is the rest of a long value, and plainly not a field of its own."""
+    if not fields or not line[:1].isspace() or fields[-1].name in (*_IDENTITY, *_ONCE[:2]):
+        return False
+    if fields[-1].name == "Flags":
+        return _FLAGS.fullmatch(line.strip()) is not None
+    return not SIGNS.search(line)
 
 
 # That of a host with hundreds of NUMA nodes is no longer.
@@ -123,8 +155,11 @@ def parse_lscpu_json(text: str) -> CpuReading:
 
     def take(pairs: list[tuple[str, object]]) -> dict[str, object]:
         # The last of two wins in Python, the first elsewhere: both are read.
-        if len({key for key, _ in pairs}) < len(pairs):
+        keys = {key for key, _ in pairs}
+        if len(keys) < len(pairs):
             gaps.add(0, "a key comes twice in one object")
+        if not (keys <= _ENTRY or keys == {"lscpu"}):
+            gaps.add(0, "an object that lscpu does not print")
         lists.extend(value for key, value in pairs if key == "lscpu")
         return dict(pairs)
 
@@ -134,8 +169,16 @@ def parse_lscpu_json(text: str) -> CpuReading:
         raise MalformedInputError(_WHAT, f"not JSON ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("lscpu"), list):
         raise MalformedInputError(_WHAT, 'no list under "lscpu"')
-    fields: list[_Field] = []
-    pending: list[object] = [
+    fields = list(_fields(lists, gaps))
+    for field in fields:
+        if not is_field(field.name, field.value):
+            gaps.add(0, f"{field.name[:40]!r} is no field of lscpu")
+    return _reading(fields, gaps)
+
+
+def _fields(lists: list[object], gaps: GapList) -> Iterator[_Field]:
+    """Yield the fields in the lists of entries, children after their parents."""
+    pending = [
         entry for each in reversed(lists) if isinstance(each, list) for entry in reversed(each)
     ]
     while pending:
@@ -144,12 +187,19 @@ def parse_lscpu_json(text: str) -> CpuReading:
             raise MalformedInputError(_WHAT, 'an entry of "lscpu" is not an object')
         name, value, children = entry.get("field"), entry.get("data"), entry.get("children")
         if isinstance(name, str) and isinstance(value, str):
-            fields.append(_Field(name.strip().removesuffix(":"), value.strip()))
-        elif isinstance(name, str) and name.strip().removesuffix(":") in _IDENTITY[:4]:
+            yield _Field(name.strip().removesuffix(":"), value.strip())
+        elif not isinstance(name, str) or value is not None:
+            gaps.add(0, "an entry without a name, or whose value is no text")
+        elif name.strip().removesuffix(":") in _IDENTITY[:4]:
             gaps.add(0, f"{name} without a value")
         if isinstance(children, list):
             pending.extend(reversed(children))
-    return _reading(fields, gaps)
+        elif children is not None:
+            gaps.add(0, '"children" that are no list')
+
+
+# The keys of an object for one field.
+_ENTRY = {"field", "data", "children"}
 
 
 _IDENTITY = ("Vendor ID", "Model name", "CPU family", "Model", "Stepping")
@@ -170,9 +220,8 @@ def _reading(fields: list[_Field], gaps: GapList) -> CpuReading:
     architecture = first.get("Architecture")
     vendor = first.get("Vendor ID") or None
     if architecture and architecture not in _X86 and vendor != INTEL:
-        gaps = GapList()
-        if any(field.value == INTEL for field in fields):
-            gaps.add(0, f"{INTEL} on {architecture}")
+        if any("intel" in field.value.lower() for field in fields if field.name in _IDENTITY):
+            gaps.add(0, f"Intel on {architecture}")
         return CpuReading(architecture=architecture, gaps=gaps.found)
     contradicts = architecture in _PLAINLY_OTHER
     groups = tuple(

@@ -77,9 +77,7 @@ class Bringup:
 
     def __init__(self) -> None:
         self.reading = LogReading()
-        self._banner = False
         self._cpu_lines = 0
-        self._cut = False
 
     def new_boot(self, number: int) -> None:
         """Forget what is the last boot's alone; line *number* begins another."""
@@ -96,15 +94,10 @@ class Bringup:
             cpus=old.cpus,
             flagged=old.flagged or old.kexec or old.check,
         )
-        self._banner = self._cut = False
         self._cpu_lines = 0
 
-    def cut(self) -> None:
-        """Note that lines are left out here."""
-        self._cut = self._banner and not self._cpu_lines
-
-    def take(self, number: int, message: str) -> None:
-        """Note a kernel message."""
+    def take(self, number: int, message: str, *, uncut: bool = False) -> None:
+        """Note a kernel message; *uncut*: nothing is left out since the boot's first line."""
         match = _MESSAGES.match(message)
         if match is None:
             self._take_release(number, message)
@@ -113,7 +106,7 @@ class Bringup:
         if match["release"]:
             self._begin(line, match["release"])
         elif match["brand"] is not None:
-            self._cpu(line, match)
+            self._cpu(line, match, uncut=uncut)
         elif match["signature"]:
             self._told(line, match)
         elif match["version"] or match["build"] or match["major"]:
@@ -126,9 +119,8 @@ class Bringup:
 
     def _begin(self, line: LogLine, release: str) -> None:
         self._set(boots=self.reading.boots + 1, release=line._replace(text=release))
-        self._banner = True
 
-    def _cpu(self, line: LogLine, match: re.Match[str]) -> None:
+    def _cpu(self, line: LogLine, match: re.Match[str], *, uncut: bool) -> None:
         self._cpu_lines += 1
         known = self.reading.cpu
         if known is not None and known.text == line.text:
@@ -140,8 +132,7 @@ class Bringup:
         cpus = self.reading.cpus
         if len(cpus) < _MOST_CPUS and all(group != known for _, known in cpus):
             cpus = (*cpus, (line, group))
-        whole = self._banner and not self._cut and self._cpu_lines == 1
-        self._set(cpu=line, group=group, cpus=cpus, whole=whole)
+        self._set(cpu=line, group=group, cpus=cpus, whole=uncut and self._cpu_lines == 1)
         if _BRANDLESS.match(match["brand"]) and self.reading.hypervisor is None:
             # A bare processor has a brand: the kernel made this one up.
             self._set(hypervisor=line)

@@ -160,6 +160,14 @@ class Lines:
         if message is not None:
             line = line._replace(message=message)
         self._voices.take(dressed.dress, line, number, joined=message is not None)
+        if together and message is None:
+            # What follows may be its rest, and may stand where lines were.
+            self._voices.break_off()
+
+    def break_off(self) -> None:
+        """Note that something here is not looked at."""
+        self._flush()
+        self._voices.break_off()
 
     def _take_nobodys(self, dressed: Dressed, text: str, number: int) -> None:
         bare = text.strip()
@@ -211,7 +219,9 @@ class Lines:
 
     def _take_row(self, text: str, number: int, separator: str, columns: list[str]) -> None:
         lines = read_row(text, separator, columns)
-        self.malformed += lines is None
+        if lines is None:
+            self.malformed += 1
+            self._voices.break_off()
         for line in lines or ():
             self._give(line, number)
 
@@ -229,6 +239,7 @@ class Lines:
             self._take_nobodys(Dressed("", Line(Speaker.NOBODY), text), text, number)
         else:
             self.malformed += 1
+            self.break_off()
             self._voices.pass_by("{", "")
 
     def _give(self, line: Line, number: int) -> None:

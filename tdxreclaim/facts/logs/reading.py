@@ -58,6 +58,13 @@ class LogReading(Record):
     whole: bool = False
 
     @property
+    def groups(self) -> frozenset[CpuGroup]:
+        """Every CPU that it names."""
+        told = (self.told,) if self.told else ()
+        named = {group for _, group in (*self.cpus, *self.earlier, *told)}
+        return frozenset(named | {self.group} if self.group else named)
+
+    @property
     def has_x86(self) -> bool:
         """Whether some line is one that only a kernel for x86 prints."""
         told = (self.group, self.enabled, self.refused, self.ready, self.failed, self.kexec)

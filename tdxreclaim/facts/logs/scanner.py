@@ -52,7 +52,9 @@ class LogScanner:
 
     ``open_sink`` gives each witness, by its name, a place to put its lines.
     ``since`` leaves out lines that say they are older;
-    ``host`` all that name another host, or none.
+    ``host`` all that name another host, or none.  With ``watches`` it looks at
+    every line from a boot's first to its CPU0 line, and knows whether any is
+    left out there.
     """
 
     def __init__(
@@ -62,8 +64,9 @@ class LogScanner:
         *,
         since: Since | None = None,
         host: str | None = None,
+        watches: bool = True,
     ) -> None:
-        self._voices = Voices(path, open_sink, since, host)
+        self._voices = Voices(path, open_sink, since, host, watches=watches)
         self._lines = Lines(self._voices)
         self._path = path
         self._carry = b""
@@ -140,6 +143,7 @@ class LogScanner:
 
     def _give_up_on_line(self) -> None:
         """Scan what there is of a line without end, and keep a rest in case of a split word."""
+        self._lines.break_off()
         if not self._inside_line:
             self._long_lines += 1
         cut = len(self._carry) - _OVERLAP_BYTES
@@ -190,13 +194,16 @@ class LogScanner:
                 counted = start
                 self._look(block, start, stop, end, number)
             elif start is None:
+                self._lines.break_off()
                 self._long_lines += not self._inside_line and stop < end
             position = stop + 1
 
     def _look(self, block: bytes, start: int, stop: int, end: int, number: int) -> None:
         longest = JSON_BYTES if block[start : start + 1] in (b"{", b"[") else LINE_BYTES
         # A line without end is counted where it is given up on.
-        self._long_lines += stop - start > longest and stop < end
+        if stop - start > longest:
+            self._lines.break_off()
+            self._long_lines += stop < end
         raw = block[start : min(stop, start + longest)]
         self._lines.take(raw.decode("utf-8", "replace"), number)
 

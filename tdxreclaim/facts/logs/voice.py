@@ -11,6 +11,7 @@ from tdxreclaim.facts.logs.clock import Since, moment_of
 from tdxreclaim.facts.logs.line import Line, Speaker, Stamp, read_line
 from tdxreclaim.facts.logs.needles import begins
 from tdxreclaim.facts.logs.stack import LogEvent, Stacks
+from tdxreclaim.facts.logs.uncut import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +64,13 @@ class Voice:
     """Takes the lines of one host in one dress; ``sink`` gets those that may matter."""
 
     def __init__(
-        self, path: str, dress: str, sink: Callable[[LogEvent], None], since: Since | None
+        self,
+        path: str,
+        dress: str,
+        sink: Callable[[LogEvent], None],
+        since: Since | None,
+        *,
+        watches: bool = False,
     ) -> None:
         self.path = path
         self.dress = dress
@@ -71,6 +78,8 @@ class Voice:
         self.kernel_lines = 0
         self.boots = Boots()
         self.bringup = Bringup()
+        self.window = Window()
+        self._watches = watches
         self._since = since
         self._stacks = Stacks(sink)
         self._headless = False
@@ -88,9 +97,13 @@ class Voice:
 
         One that is not *ended* is the log's last, and may be cut in a word.
         """
-        if not begins(line.message) and line.speaker is Speaker.KERNEL:
-            self._stacks.take(line)
-            return
+        if line.speaker is Speaker.KERNEL:
+            self.window.take(line)
+            if not begins(line.message):
+                self._stacks.take(line)
+                return
+        else:
+            self.window.cut()
         # JSON has the stamp beside the message, for every line of a stack or for none.
         untagged = line.stamp.seconds is None and not line.host
         self._headless = untagged or self.dress.endswith("{")
@@ -103,15 +116,26 @@ class Voice:
         self.kernel_lines += 1
         boot, new = self.boots.note(line, number)
         if new:
+            self.window.forget()
             self.bringup.new_boot(number)
         message = line.message.lstrip()
         if line.speaker is Speaker.KERNEL:
-            self.bringup.take(number, f"{message}\n" if ended else message)
+            self._tell(number, line, f"{message}\n" if ended else message)
         if (release := self.bringup.reading.release) is not None:
             self.boots.name(release.text)
         self._stacks.begin(
             LogEvent(number=number, boot=boot, stamp=line.stamp, text=message, joined=joined)
         )
+
+    def _tell(self, number: int, line: Line, message: str) -> None:
+        """Hand a message on to what it tells of the host."""
+        known = self.bringup.reading
+        self.bringup.take(number, message, uncut=self.window.uncut)
+        told = self.bringup.reading
+        if told.boots > known.boots and self._watches:
+            self.window.begin(line)
+        elif told.cpu is not known.cpu:
+            self.window.end()
 
     def pass_by(self, text: str) -> None:
         """Note a line that is not known to be the kernel's, while a stack is open."""
@@ -124,7 +148,7 @@ class Voice:
         """Note that lines are left out here."""
         self._cut = True
         self._stacks.finish()
-        self.bringup.cut()
+        self.window.cut()
 
     def finish(self) -> None:
         """Hand on what is open."""

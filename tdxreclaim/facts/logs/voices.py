@@ -33,12 +33,15 @@ class Voices:
         open_sink: Callable[[str], Callable[[LogEvent], None]],
         since: Since | None,
         host: str | None,
+        *,
+        watches: bool = False,
     ) -> None:
         self.all: list[Voice] = []
         self._path = path
         self._open_sink = open_sink
         self._since = since
         self._host = host
+        self._watches = watches
         self._section = ""
         self._section_host = ""
         self._last: Voice | None = None
@@ -51,18 +54,26 @@ class Voices:
 
     @property
     def wait(self) -> bool:
-        """Whether a stack is being read."""
-        return any(voice.waits for voice in self.all)
+        """Whether a stack, or the beginning of a boot, is being read."""
+        return any(voice.waits or voice.window.is_open for voice in self.all)
+
+    def break_off(self, but: Voice | None = None) -> None:
+        """Note a line that is not the kernel's of a witness, of all *but* one."""
+        for voice in self.all:
+            if voice is not but:
+                voice.window.cut()
 
     def take(self, dress: str, line: Line, number: int, *, joined: bool = False) -> None:
         """Hand a line to its witness."""
         self.heard = True
         if line.speaker is Speaker.PROGRAM and not line.message.startswith("Failed to terminate"):
             self._quoting += is_buried(line.message) or begins_fault(line.message)
+            self.break_off()
             self.pass_by(dress, "")
             return
         self.buried += line.speaker is Speaker.KERNEL and is_buried(line.message)
         voice = self._voice(self._section + dress, line.host or self._section_host, line)
+        self.break_off(but=voice)
         if voice is not None:
             voice.take(line, number, joined=joined, ended=self.ended)
             self._last = voice
@@ -72,6 +83,8 @@ class Voices:
 
     def pass_by(self, dress: str, text: str) -> None:
         """Note a line that is nobody's, or another program's."""
+        if text.strip():
+            self.break_off()
         for voice in self.all:
             if voice.waits:
                 voice.pass_by(text if voice.dress == self._section + dress else "")
@@ -83,6 +96,7 @@ class Voices:
 
     def begin_section(self, path: str, host: str) -> None:
         """Note that lines of another file, or host, follow."""
+        self.break_off()
         self._section = f"{path}: " if path else ""
         self._section_host = host
 
@@ -153,7 +167,7 @@ class Voices:
                 for each in (label, *(f"{label} {turn}" for turn in range(2, _MOST_VOICES + 2)))
                 if each not in taken
             )
-        voice = Voice(label, dress, self._open_sink(label), self._since)
+        voice = Voice(label, dress, self._open_sink(label), self._since, watches=self._watches)
         voice.host = host
         self.all.append(voice)
         return voice

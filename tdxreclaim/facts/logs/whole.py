@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 8
 
 
-def scan_text(text: str, *, host: str | None = None) -> tuple[ScannedLog, ...]:
-    """Return the witnesses in *text*."""
-    scanner = LogScanner("", lambda _path: lambda _event: None, host=host)
+def scan_text(
+    text: str, *, host: str | None = None, watches: bool = True
+) -> tuple[ScannedLog, ...]:
+    """Return the witnesses in *text*; see `LogScanner`."""
+    scanner = LogScanner("", lambda _path: lambda _event: None, host=host, watches=watches)
     data = text.encode("utf-8", "replace")
     for start in range(0, len(data), CHUNK_BYTES):
         scanner.feed(data[start : start + CHUNK_BYTES])
@@ -43,14 +45,14 @@ def choose_log(
     return max(own, key=lambda log: (bool(log.host), log.kernel_lines), default=None)
 
 
-def parse_kernel_log(text: str, *, name: str = "kernel log") -> LogReading:
+def parse_kernel_log(text: str, *, name: str = "kernel log", watches: bool = True) -> LogReading:
     """Return what the log says of its last boot; an empty reading if nothing.
 
     Raises:
         MalformedInputError: several hosts have lines in it.
 
     """
-    log = choose_log(scan_text(text), name, "give the lines of one alone")
+    log = choose_log(scan_text(text, watches=watches), name, "give the lines of one alone")
     return add_prose(LogReading() if log is None else log.reading, text)
 
 

@@ -188,6 +188,8 @@ def files_of(text: str, name: str, form: CaptureFormat) -> Files:
 
     People paste one after the other: each is a witness, and none of them is whole.
     """
+    if form is CaptureFormat.CPUINFO and _is_all_cpuinfo(text):
+        return Files({places.CPUINFO: text}, label=name)
     plain = _CONTROL.sub("", text).replace("\xa0", " ")
     lower = plain.lower()
     traces = [
@@ -207,6 +209,15 @@ def files_of(text: str, name: str, form: CaptureFormat) -> Files:
         label=name,
         gaps=(Gap(name, f"several captures in one text ({shown}): give each by itself"),),
     )
+
+
+def _is_all_cpuinfo(text: str) -> bool:
+    """Whether every line of *text* is one of x86's /proc/cpuinfo: then nothing else is in it."""
+    try:
+        reading = cpuinfo.parse_cpuinfo(text)
+    except MalformedInputError:
+        return False
+    return reading.architecture == "x86" and not reading.gaps
 
 
 def _reason(error: Exception) -> str:

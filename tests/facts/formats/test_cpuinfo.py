@@ -139,8 +139,9 @@ def test_a_line_missing_from_one_processor_makes_no_a_dont_know(key: str) -> Non
     assert words.has("fpu" if key == "flags" else "tdx_pw_mce") is True
 
 
-def test_an_empty_bugs_line_is_a_no() -> None:
-    assert parse_cpuinfo(block(bugs="")).bugs.has("tdx_pw_mce") is False
+def test_an_empty_bugs_line_is_no_list_of_bugs() -> None:
+    assert parse_cpuinfo(block(bugs="spectre_v1")).bugs.has("tdx_pw_mce") is False
+    assert parse_cpuinfo(block(bugs="")).bugs.has("tdx_pw_mce") is None
 
 
 def test_processors_that_disagree_make_no_guest() -> None:
@@ -387,3 +388,25 @@ def test_lines_of_many_alike_are_counted() -> None:
     assert f"line {text.count(chr(10)) + 1}" in {gap.place for gap in gaps}
     again = parse_cpuinfo(text + BLOCK.format(n=5, model=173)).gaps
     assert any("processor 5 again" in gap.why for gap in again)
+
+
+def test_what_nothing_was_read_from_is_kept_once() -> None:
+    reading = parse_cpuinfo(block(0) + "# a note\nother : 1\n" + block(1))
+    assert reading.odd.split("\n") == [*("vnmi ept", "# a note", "other : 1")]
+
+
+def test_more_different_lines_than_a_host_has_are_a_gap() -> None:
+    names = "".join(f"# {number:0>100}\n" for number in range(3000))
+    assert [gap.why for gap in parse_cpuinfo(block(0) + names).gaps] == [
+        "more different lines than a host has"
+    ]
+
+
+def test_more_words_than_a_kernel_knows_are_no_host() -> None:
+    with pytest.raises(MalformedInputError, match="more than 16384 flags"):
+        parse_cpuinfo(
+            "".join(
+                block(each, flags=" ".join(f"w{each}_{word}" for word in range(4000)))
+                for each in range(5)
+            )
+        )

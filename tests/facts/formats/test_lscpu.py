@@ -294,6 +294,53 @@ def test_any_json_raises_nothing_but_malformed(value: object) -> None:
         assert error.why  # noqa: PT017  (what is raised is the assertion)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Family: 6 Model: 143",
+        "CPU family: 6 Model: 143",
+        "Model name: Intel(R) Xeon(R) Model: 143",
+        "Processor Family: 6",
+        "        cpu family 6 model 143",
+        "        Vendor ID  GenuineIntel",
+        "Intel Model: 143",
+    ],
+)
+def test_a_line_that_lscpu_does_not_print_is_a_gap(line: str) -> None:
+    whole = NEW.rstrip("\n") + "\n"
+    for number in (0, 1, whole.count("\n")):
+        lines = whole.splitlines()
+        lines.insert(number, line)
+        assert parse_lscpu("\n".join(lines) + "\n").gaps
+    assert not parse_lscpu(whole).gaps
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"lscpu2": FLAT},
+        {"field": "Model:", "data": "143"},
+        {"cpus": [{"model": "143"}]},
+        {"lscpu": [*FLAT, {"field": "Model:", "value": "143"}]},
+        {"lscpu": [*FLAT, {"field": "L3:", "data": "x", "nested": [entry("Model:", "143")]}]},
+        {"lscpu": [*FLAT, {"field": "L3:", "data": 143}]},
+        {"lscpu": [*FLAT, {"field": "L3:", "data": "x", "children": {"Model:": "143"}}]},
+        {"lscpu": [*FLAT, entry("Family: 6 Model:", "143")]},
+    ],
+    ids=range(8),
+)
+def test_json_that_lscpu_does_not_print_is_a_gap(more: dict[str, object]) -> None:
+    assert parse_lscpu_json(json.dumps({"lscpu": FLAT} | more)).gaps
+    assert not parse_lscpu_json(dump(FLAT)).gaps
+
+
+def test_what_is_odd_in_another_architectures_listing_is_a_gap() -> None:
+    arm = "Architecture: aarch64\nVendor ID: ARM\nModel name: Neoverse-N1\nModel: 1\n"
+    assert not parse_lscpu(arm).gaps
+    for odd in (NEW, "Family: 6 Model: 143\n", "vendor: genuineintel\n", "  Model: 143\n  Intel\n"):
+        assert parse_lscpu(arm + odd).gaps
+
+
 def test_another_architecture_with_intels_vendor_is_no_identity() -> None:
     reading = parse_lscpu(NEW.replace("x86_64", "aarch64").replace("207", "173"))
     assert [group.vendor for group in reading.groups] == [None]
