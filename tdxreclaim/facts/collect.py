@@ -19,6 +19,7 @@ from tdxreclaim.errors import HostReadError, MalformedInputError
 from tdxreclaim.facts import places
 from tdxreclaim.facts.allowed import LISTINGS, STATE
 from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.formats.cpuinfo import parse_cpuinfo
 from tdxreclaim.facts.images.record import read_record, write_record
 from tdxreclaim.facts.kernel import TDX_SYMBOLS, parse_release, parse_symbols, whole_heading
 from tdxreclaim.facts.logs.line import Speaker, read_line, show_head
@@ -37,6 +38,7 @@ from tdxreclaim.facts.scrub import (
     scrub,
 )
 from tdxreclaim.facts.sources.base import KERNEL_LOG, Source
+from tdxreclaim.facts.sources.live import PyCpuinfo, kernel_release, read_py_cpuinfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -123,6 +125,7 @@ def collect(
     include: Iterable[str] = (),
     tree: Tree | None = None,
     installed: InstalledKernels | None = None,
+    ask_py_cpuinfo: Callable[[], PyCpuinfo] = read_py_cpuinfo,
 ) -> HostCapture:
     """Return what a capture of *source* takes.
 
@@ -139,10 +142,13 @@ def collect(
     collector = _Collector(source)
     for path, change in LISTINGS.items():
         collector.take(path, change, "known fields")
+    _take_py_cpuinfo(collector, source, ask_py_cpuinfo)
     for path, change in STATE.items():
         collector.take(path, change, "of the form that is known")
     collector.take("proc/sys/kernel/osrelease", _first_word, "the release alone")
     collector.take("proc/version", _scrub_version, "the release alone")
+    if source.origin is Origin.LIVE and not collector.releases() and (uname := kernel_release()):
+        collector.add("proc/sys/kernel/osrelease", f"{uname}\n", "by uname, the release alone")
     collector.take("sos_commands/kernel/uname_-a", _scrub_uname, "without the host's name")
     collector.take(places.KALLSYMS, _filter_symbols, "names of the reclaim code, no addresses")
     collector.take("proc/cmdline", filter_options, "options of KVM, TDX and crash kernels")
@@ -162,9 +168,44 @@ def collect(
         if text is None:
             raise HostReadError(path, "not there to be included")
         collector.add(path, text, "as it is, by --include")
-    if not any(taken.path != QEMU for taken in collector.taken.values()):
+    if not any(
+        taken.path != QEMU and taken.text != _NO_ANSWER for taken in collector.taken.values()
+    ):
         raise MalformedInputError("capture", "nothing that tells of a host could be read")
     return _with_local_releases(collector, included=frozenset(include))
+
+
+_NO_ANSWER = "{}\n"
+
+
+def _take_py_cpuinfo(collector: _Collector, source: Source, ask: Callable[[], PyCpuinfo]) -> None:
+    """Take what tells of the CPU where /proc/cpuinfo cannot be used, as `check` would ask it."""
+    if source.origin is not Origin.LIVE:
+        collector.take(places.PY_CPUINFO, _kept_again, "known fields")
+        return
+    listing = collector.taken.get(places.CPUINFO)
+    try:
+        if listing is not None:
+            parse_cpuinfo(listing.text)
+            return
+        why = "not there"
+    except MalformedInputError as error:
+        why = error.why
+    try:
+        collector.add(places.PY_CPUINFO, ask().keep(), "known fields")
+        why += "; py-cpuinfo's answer is kept instead"
+    except HostReadError:
+        collector.add(places.PY_CPUINFO, _NO_ANSWER, "it did not answer")
+        why += ", and py-cpuinfo did not answer"
+    if all(each.path != places.CPUINFO for each in collector.left_out):
+        collector.left_out.append(LeftOut(places.CPUINFO, why))
+
+
+def _kept_again(text: str) -> str | None:
+    try:
+        return PyCpuinfo.kept(text, places.PY_CPUINFO).keep()
+    except HostReadError:
+        return _NO_ANSWER
 
 
 def _first_word(text: str) -> str | None:

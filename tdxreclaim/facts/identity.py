@@ -117,8 +117,9 @@ def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Id
         evidence = reader.evidence(path, describe(reading))
         witnesses = _named(reader, readings[1:])
         return Identity(reading, evidence, path, tuple(notes), witnesses)
-    if reader.is_live:
-        return _by_py_cpuinfo(reader, ask_py_cpuinfo)._replace(notes=tuple(notes))
+    ask = ask_py_cpuinfo if reader.is_live else _kept_py_cpuinfo(reader)
+    if ask is not None:
+        return _by_py_cpuinfo(reader, ask)._replace(notes=tuple(notes))
     by_log = _by_log(reader)
     if by_log is not None:
         return by_log._replace(notes=tuple(notes))
@@ -202,6 +203,16 @@ def _by_log(reader: Reader) -> Identity | None:
     return Identity(reading, reader.log_line(log.cpu), reader.log_path)
 
 
+def _kept_py_cpuinfo(reader: Reader) -> Callable[[], PyCpuinfo] | None:
+    """Return what gives the answer that a capture kept, ``None`` if it has none."""
+    text, _ = reader.text(places.PY_CPUINFO)
+    if text is None:
+        return None
+    from tdxreclaim.facts.sources.live import PyCpuinfo
+
+    return lambda: PyCpuinfo.kept(text, "py-cpuinfo")
+
+
 def _by_py_cpuinfo(reader: Reader, ask: Callable[[], PyCpuinfo]) -> Identity:
     gap = Gap(
         reader.source.label(places.CPUINFO), "cannot be used, so not every processor was seen"
@@ -210,7 +221,7 @@ def _by_py_cpuinfo(reader: Reader, ask: Callable[[], PyCpuinfo]) -> Identity:
         found = ask()
     except HostReadError as error:
         reader.gaps.append(gap)
-        evidence = Evidence(error.what, not_readable(error.why), Origin.LIVE)
+        evidence = Evidence(error.what, not_readable(error.why), reader.source.origin)
         return Identity(CpuReading(architecture=None), evidence, places.CPUINFO)
     architecture = found.text("arch")
     if architecture is None:
@@ -221,7 +232,7 @@ def _by_py_cpuinfo(reader: Reader, ask: Callable[[], PyCpuinfo]) -> Identity:
         reading = CpuReading(architecture="x86", groups=(_group_of(found),), flags=flags)
     else:
         reading = CpuReading(architecture=architecture)
-    evidence = Evidence("py-cpuinfo", describe(reading), Origin.LIVE)
+    evidence = Evidence("py-cpuinfo", describe(reading), reader.source.origin)
     return Identity(reading, evidence, places.CPUINFO)
 
 

@@ -29,6 +29,8 @@ FIRMWARE = ("sys/class/dmi/id/sys_vendor", "sys/class/dmi/id/product_name")
 # What a capture keeps of the kernel's files.
 KERNEL_FILES = "tdxreclaim-kernel.json"
 MANIFEST = "tdxreclaim-capture.json"
+# What py-cpuinfo answered where there was no usable /proc/cpuinfo.
+PY_CPUINFO = "tdxreclaim-py-cpuinfo.json"
 
 
 # Every file of a captured host that is ever looked at (and `is_config`).
@@ -48,13 +50,14 @@ WANTED = frozenset(
         *FIRMWARE,
         KERNEL_FILES,
         MANIFEST,
+        PY_CPUINFO,
     )
 )
 
 
 def part_of(path: str) -> Part:
     """Return what is left open where *path* cannot be read."""
-    if path in IDENTITY:
+    if path in (*IDENTITY, PY_CPUINFO):
         return Part.IDENTITY
     if path in KERNEL_LOGS or path == "dev/kmsg":
         return Part.LOG

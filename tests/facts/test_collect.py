@@ -16,10 +16,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdxreclaim.facts.collect import collect, filter_log, filter_options, qemu_size
-from tdxreclaim.facts.places import MANIFEST
+from tdxreclaim.errors import HostReadError
+from tdxreclaim.facts.collect import collect, filter_log, filter_options, manifest, qemu_size
+from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.host import read_host
+from tdxreclaim.facts.places import CPUINFO, IDENTITY, KERNEL_LOGS, MANIFEST, PY_CPUINFO
 from tdxreclaim.facts.scrub import _RELEASE, local_release, scrub
-from tdxreclaim.facts.sources.base import Files
+from tdxreclaim.facts.sources.base import KERNEL_LOG, Files
+from tdxreclaim.facts.sources.live import PyCpuinfo
+from tdxreclaim.facts.sources.tree import Tree
+from tdxreclaim.policy.decide import decide
+from tdxreclaim.policy.model import Verdict
 
 if TYPE_CHECKING:
     from conftest import RunTool
@@ -411,3 +418,57 @@ def test_what_was_not_understood_is_not_in_a_capture_either(
 )
 def test_a_release_keeps_that_it_is_not_upstreams(release: str, kept: str) -> None:
     assert local_release(release) == kept
+
+
+class _Machine(Tree):
+    """The machine that a tree was captured from, without a usable /proc/cpuinfo."""
+
+    origin = Origin.LIVE
+
+    def __init__(self, root: Path, cpuinfo: str | None) -> None:
+        super().__init__(str(root))
+        self._cpuinfo = cpuinfo
+
+    def read(self, path: str) -> str | None:
+        if path in IDENTITY:
+            return self._cpuinfo if path == CPUINFO else None
+        return super().read(KERNEL_LOGS[-1] if path == KERNEL_LOG else path)
+
+
+def _answered(name: str) -> PyCpuinfo:
+    group = read_host(Tree(str(HOSTS / name))).groups[0]
+    values = {"arch": "X86_64", "vendor_id_raw": group.vendor, "count": group.size}
+    numbers = {"family": group.family, "model": group.model, "stepping": group.stepping}
+    flags = ["movdir64b", "tdx_host_platform", "Not a flag: node1"]
+    return PyCpuinfo({**values, **numbers, "flags": flags, "hostname": "node1"})
+
+
+@pytest.mark.parametrize("cpuinfo", [None, "nothing of a CPU\n"])
+@pytest.mark.parametrize("answers", [True, False])
+@pytest.mark.parametrize("name", ["gnr-6.18-active", "spr-6.18-active", "unlisted-active"])
+def test_a_capture_without_cpuinfo_answers_as_its_host(
+    name: str, answers: bool, cpuinfo: str | None
+) -> None:
+    def ask() -> PyCpuinfo:
+        if answers:
+            return _answered(name)
+        raise HostReadError("py-cpuinfo", "it did not answer, or that is not understood")
+
+    machine = _Machine(HOSTS / name, cpuinfo)
+    live = decide(read_host(machine, ask_py_cpuinfo=ask))
+    captured = collect(machine, ask_py_cpuinfo=ask)
+    texts = {each.path: each.text for each in captured.taken}
+    texts[MANIFEST] = manifest(captured, version="1", date="2026-01-01")
+    from_capture = decide(read_host(Files(texts)))
+
+    assert "node1" not in "".join(texts.values())
+    assert CPUINFO in [each.path for each in captured.left_out]
+    for field in ("verdict", "rule", "posture", "advice", "warnings"):
+        assert getattr(from_capture, field) == getattr(live, field)
+    again = collect(Files(texts))
+    assert texts[PY_CPUINFO] in [each.text for each in again.taken]
+
+
+def test_a_record_of_py_cpuinfo_that_is_not_understood_names_nothing() -> None:
+    decision = decide(read_host(Files({PY_CPUINFO: "[1"})))
+    assert decision.verdict is Verdict.UNDETERMINED

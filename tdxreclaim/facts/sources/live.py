@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -123,6 +124,13 @@ def installed_kernels() -> InstalledKernels | None:
     return InstalledKernels()
 
 
+_KEPT_TEXTS = {
+    "arch": r"[A-Z0-9_]{1,16}",
+    # The vendor of CPUID has twelve letters.
+    "vendor_id_raw": r"[A-Za-z/0-9]{1,12}",
+}
+
+
 class PyCpuinfo:
     """What py-cpuinfo found out about this host's first processor.
 
@@ -132,6 +140,38 @@ class PyCpuinfo:
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values
+
+    @classmethod
+    def kept(cls, text: str, name: str) -> PyCpuinfo:
+        """Return what `keep` made of an answer.
+
+        Raises:
+            HostReadError: there was none, or it is not understood.
+
+        """
+        import json
+
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            values = None
+        if not isinstance(values, dict) or not values:
+            raise HostReadError(name, "it did not answer, or that is not understood")
+        return cls(values)
+
+    def keep(self) -> str:
+        """Return as JSON what `kept` reads: the values that are used, of known forms alone."""
+        import json
+
+        values: dict[str, object] = {
+            key: self.text(key)
+            for key, form in _KEPT_TEXTS.items()
+            if re.fullmatch(form, self.text(key) or "", re.ASCII)
+        }
+        numbers = {key: self.number(key) for key in ("family", "model", "stepping", "count")}
+        values |= {key: number for key, number in numbers.items() if number is not None}
+        words = sorted(word for word in self.words("flags") if re.fullmatch(r"[a-z0-9_]+", word))
+        return json.dumps(values | {"flags": words}, indent=2) + "\n"
 
     def text(self, key: str) -> str | None:
         """Return the text under *key*, ``None`` if there is none."""
