@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, NamedTuple, assert_never
 
-from tdxreclaim.facts.evidence import WHOLE, Part
+from tdxreclaim.facts.evidence import WHOLE, Origin, Part
 from tdxreclaim.policy.model import (
     HostFinding,
     HostState,
@@ -17,6 +17,7 @@ from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, KERNELS, RUNS_TDS, Clear
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.evidence import Coverage, Gap
+    from tdxreclaim.facts.host import HostFacts
     from tdxreclaim.tables.errata import Erratum
 
 _SKIPPING = next(row for row in KERNELS if row.clearing is Clearing.ON_ERRATUM)
@@ -136,32 +137,45 @@ def _when_not_required(kernel: KernelFinding) -> tuple[Posture, str]:
 FLAGS_FORCED = "flags-forced"
 
 
-def advise(
-    verdict: Verdict,
-    rule: str,
-    posture: Posture,
-    host: HostFinding,
-    kernel: KernelFinding,
-    errata: tuple[Erratum, ...],
-) -> tuple[str, ...]:
+class Situation(NamedTuple):
+    """What advice rests on; ``rule`` is the one whose advice settles an open verdict."""
+
+    facts: HostFacts
+    verdict: Verdict
+    rule: str
+    posture: Posture
+    host: HostFinding
+    kernel: KernelFinding
+    errata: tuple[Erratum, ...]
+    next_kernel: KernelFinding | None
+    """The newest installed kernel, where it does not run and does other than the one that runs."""
+
+    def installed(self, clearing: Clearing) -> str | None:
+        """Return the release of the newest installed kernel, if that is what it does."""
+        following = self.next_kernel
+        return following.release if following and following.clearing is clearing else None
+
+
+def advise(on: Situation) -> tuple[str, ...]:
     """Return what to do, most important first; empty if there is nothing."""
+    host, kernel = on.host, on.kernel
     advice: list[str] = []
-    match posture:
+    match on.posture:
         case Posture.AT_RISK:
             advice.append(
                 "Start no TD and reuse no TD's page until a kernel runs that clears: "
-                f"{_that_clears(kernel)}."
+                f"{_that_clears(on)}."
             )
         case Posture.CLEARS_AS_REQUIRED:
             advice.append("Leave the clearing alone: on this CPU every kernel needs it.")
         case Posture.CLEARS_NEEDLESSLY:
-            advice.append(f"Move to {FIRST_THAT_SKIPS} or later. {_SAVING}")
+            advice.append(f"{_to_skip(on)} {_SAVING}")
         case Posture.SKIPS_SAFELY:
             advice.append("Nothing. If a TD is slow to shut down here, clearing is not the reason.")
         case Posture.IDLE:
-            advice.append(_idle_advice(verdict, errata, kernel))
+            advice.append(_idle_advice(on))
         case Posture.UNKNOWN:
-            advice.extend(_unknown_advice(verdict, rule, host, kernel))
+            advice.append(_unknown_advice(on))
         case Posture.NOT_APPLICABLE:
             if host.state is HostState.GUEST:
                 advice.append(
@@ -169,31 +183,44 @@ def advise(
                     "which CPU its host has."
                 )
         case _:
-            assert_never(posture)
+            assert_never(on.posture)
     advice.extend(_kexec_advice(host, kernel))
     return tuple(advice)
 
 
-def _that_clears(kernel: KernelFinding) -> str:
+def _to_skip(on: Situation) -> str:
+    release = on.installed(Clearing.ON_ERRATUM)
+    if release is None:
+        return f"Move to {FIRST_THAT_SKIPS} or later."
+    return f"Reboot into {release}, which is installed and clears on affected CPUs alone."
+
+
+def _that_clears(on: Situation) -> str:
+    release = on.installed(Clearing.ALWAYS)
+    if release is not None:
+        return f"reboot into {release}, which is installed and clears on every CPU"
     always = f"one that clears on every CPU ({_CLEARS_ALWAYS.span})"
-    if kernel.ignores:
-        return f"{always}; none is known that clears for {_names(kernel.ignores)} alone"
+    if on.kernel.ignores:
+        return f"{always}; none is known that clears for {_names(on.kernel.ignores)} alone"
     return f"one that sets the erratum's flag, or {_CLEARS_ALWAYS.span}"
 
 
-def _idle_advice(verdict: Verdict, errata: tuple[Erratum, ...], kernel: KernelFinding) -> str:
-    if verdict is Verdict.CLEAR_NOT_REQUIRED and kernel.clearing is Clearing.NO_TDX_HOST:
+def _idle_advice(on: Situation) -> str:
+    runs_none = on.kernel.clearing is Clearing.NO_TDX_HOST
+    if on.verdict is Verdict.CLEAR_NOT_REQUIRED:
+        nothing = "this kernel runs no TD" if runs_none else "while TDX is off"
+        upstream = "upstream " if runs_none else ""
+        release = on.installed(Clearing.ON_ERRATUM)
+        choose = f"choose {upstream}{FIRST_THAT_SKIPS} or later, which does"
+        if release is not None:
+            choose = f"reboot into {release}, which is installed and does"
+        elif on.kernel.clearing is Clearing.ON_ERRATUM:
+            return f"Nothing {nothing}. With TDX on this kernel does not clear on this CPU."
         return (
-            f"Nothing: this kernel runs no TD. For TDX choose upstream {FIRST_THAT_SKIPS} or later, "
-            "which does not clear on this CPU."
-        )
-    if verdict is Verdict.CLEAR_NOT_REQUIRED:
-        return (
-            f"Nothing while TDX is off. For TDX choose {FIRST_THAT_SKIPS} or later, which does not "
-            "clear on this CPU."
+            f"Nothing{':' if runs_none else ''} {nothing}. For TDX {choose} not clear on this CPU."
         )
     told = "Nothing while TDX is off. Once it is on, this CPU needs the clearing"
-    ignored = tuple(each for each in errata if not _always_honoured(each))
+    ignored = tuple(each for each in on.errata if not _always_honoured(each))
     if ignored:
         return (
             f"{told}, which only {_CLEARS_ALWAYS.span} do here, on every CPU; no release is known "
@@ -207,37 +234,61 @@ def _always_honoured(erratum: Erratum) -> bool:
     return erratum.honoured_since is not None and erratum.honoured_since <= FIRST_THAT_SKIPS
 
 
-def _unknown_advice(
-    verdict: Verdict, rule: str, host: HostFinding, kernel: KernelFinding
-) -> list[str]:
-    if verdict is Verdict.UNDETERMINED:
-        what = {
-            VerdictRule.CPU_UNLISTED: (
-                "give the host's whole /proc/cpuinfo or a sosreport (--from), whose flags and "
-                "bugs settle it"
-            ),
-            VerdictRule.EVIDENCE_INCOMPLETE: (
-                "capture the host again (tdxreclaim capture, or cat /proc/cpuinfo > cpuinfo.txt) "
-                "and give that alone"
-            ),
-            FLAGS_FORCED: (
-                "boot without setcpuid= and clearcpuid=, or give a CPUID dump of the host (cpuid -r)"
-            ),
-            VerdictRule.VENDORS_DIFFER: "take the capture again: one machine has one vendor",
-        }.get(rule, "give /proc/cpuinfo or a sosreport of the host (--from)")
-        return [f"Clear until it is known. To settle it, {what}."]
-    if kernel.ignores:
-        return [f"Start no TD here until a kernel runs that clears: {_that_clears(kernel)}."]
-    if kernel.clearing is not Clearing.UNKNOWN:
-        return ["See whether TDX is active on the host: tdx_host_platform among its flags."]
+def _unknown_advice(on: Situation) -> str:
+    if on.verdict is Verdict.UNDETERMINED:
+        return f"Clear until it is known. To settle it, {_settling(on)}."
+    if on.kernel.ignores:
+        return f"Start no TD here until a kernel runs that clears: {_that_clears(on)}."
+    if on.kernel.clearing is Clearing.UNKNOWN:
+        return _kernel_advice(on)
+    unread = _unread(on.host, on.kernel, on.facts.coverage)
+    if unread:
+        return f"Let {unread[0].place} be read (as root, or in another capture), and ask again."
+    return "See whether TDX is active on the host: tdx_host_platform among its flags."
+
+
+def _settling(on: Situation) -> str:
+    live = on.facts.identity.origin is Origin.LIVE
+    flags = on.facts.tdx_host_platform.value, on.facts.pw_mce.value
+    if on.rule == VerdictRule.CPU_UNLISTED and None not in flags:
+        # A whole /proc/cpuinfo is what was read.
+        return (
+            f"boot upstream {RUNS_TDS[0].first} or later with TDX on: it sets tdx_host_platform, and "
+            "tdx_pw_mce where it clears"
+        )
+    if on.rule == VerdictRule.EVIDENCE_INCOMPLETE and live:
+        return "let /proc/cpuinfo be read here, or give a whole one of this host (--from)"
+    return {
+        VerdictRule.CPU_UNLISTED: (
+            "give the host's whole /proc/cpuinfo or a sosreport (--from), whose flags and bugs "
+            "settle it"
+        ),
+        VerdictRule.EVIDENCE_INCOMPLETE: (
+            "capture the host again (tdxreclaim capture, or cat /proc/cpuinfo > cpuinfo.txt) and "
+            "give that alone"
+        ),
+        FLAGS_FORCED: (
+            "boot without setcpuid= and clearcpuid=, or give a CPUID dump of the host (cpuid -r)"
+        ),
+        VerdictRule.VENDORS_DIFFER: "take the capture again: one machine has one vendor",
+    }.get(on.rule, "give /proc/cpuinfo or a sosreport of the host (--from)")
+
+
+def _kernel_advice(on: Situation) -> str:
+    if on.facts.symbols.value is not None and not on.facts.symbols.value.tells:
+        release = on.facts.release.value or "RELEASE"
+        return (
+            "Its symbols were read and do not tell. Load kvm_intel and ask again, or give the "
+            f"kernel's files: --image /usr/lib/modules/{release}."
+        )
     old, new = _CLEARS_ALWAYS.symbols[0], _SKIPPING.symbols
     known = (
         f"Look in /proc/kallsyms (no root needed): with {old} the kernel clears on every CPU, "
         f"with {' or '.join(new)} on affected CPUs alone."
     )
-    if verdict is Verdict.CLEAR_REQUIRED and host.erratum_flag:
+    if on.verdict is Verdict.CLEAR_REQUIRED and on.host.erratum_flag:
         known += " Here both clear."
-    return [known]
+    return known
 
 
 def _kexec_advice(host: HostFinding, kernel: KernelFinding) -> list[str]:
@@ -249,7 +300,9 @@ def _kexec_advice(host: HostFinding, kernel: KernelFinding) -> list[str]:
                     "more."
                 )
             ]
-        case Kexec.AFTER_DISABLE if _lacks_disable(host):
+        case Kexec.AFTER_DISABLE if _has_disable(host):
+            return []
+        case Kexec.AFTER_DISABLE if _has_disable(host) is False:
             lacks = f"TDX module {host.module_version} has no TDH.SYS.DISABLE"
             return [f"Do not count on kdump: {lacks}, so that a kexec leaves poison behind."]
         case Kexec.AFTER_DISABLE:
@@ -263,10 +316,11 @@ def _kexec_advice(host: HostFinding, kernel: KernelFinding) -> list[str]:
             return []
 
 
-def _lacks_disable(host: HostFinding) -> bool:
+def _has_disable(host: HostFinding) -> bool | None:
+    """Whether the TDX module has TDH.SYS.DISABLE, ``None`` if that is not known."""
     if host.module_version is None:
-        return False
+        return None
     from tdxreclaim.tables.modules import find_module
 
     row = find_module(host.module_version)
-    return row is not None and row.sys_disable is False
+    return None if row is None else row.sys_disable

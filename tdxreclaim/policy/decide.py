@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.policy.advise import FLAGS_FORCED, advise, judge_posture
+from tdxreclaim.policy.advise import FLAGS_FORCED, Situation, advise, judge_posture
 from tdxreclaim.policy.kernel import judge_kernel
 from tdxreclaim.policy.kexec import judge_kexec
 from tdxreclaim.policy.model import Decision, Step, VerdictRule
@@ -40,6 +40,16 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
         verdict, host, kernel, unset or silicon.errata, facts.coverage
     )
     weighed = (*steps, *state_steps, *kernel_steps)
+    situation = Situation(
+        facts=facts,
+        verdict=verdict,
+        rule=_settled_by(facts, decided.rule),
+        posture=posture,
+        host=host,
+        kernel=kernel,
+        errata=silicon.errata,
+        next_kernel=_next_kernel(facts, kernel, silicon.errata),
+    )
     return Decision(
         verdict=verdict,
         rule=decided.rule,
@@ -49,15 +59,13 @@ def decide(facts: HostFacts, errata: tuple[Erratum, ...] = ERRATA) -> Decision:
         silicon=silicon,
         host=host,
         kernel=kernel,
-        advice=advise(
-            verdict, _settled_by(facts, decided.rule), posture, host, kernel, silicon.errata
-        ),
+        advice=advise(situation),
         warnings=warn(facts, silicon, host, kernel),
         evidence=_evidence(facts, weighed),
         citations=_citations(weighed),
         coverage=facts.coverage,
         weighed=weighed,
-        next_kernel=_next_kernel(facts, kernel, silicon.errata),
+        next_kernel=situation.next_kernel,
     )
 
 

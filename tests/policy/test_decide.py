@@ -14,6 +14,8 @@ from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.evidence import Coverage, Evidence, Fact, Gap, Origin, Part
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import read_host
+from tdxreclaim.facts.images.parts import Configuration, Images
+from tdxreclaim.facts.images.parts import Part as ImagePart
 from tdxreclaim.facts.kernel import Symbol, Symbols
 from tdxreclaim.facts.sources.base import Files
 from tdxreclaim.policy.decide import decide
@@ -1184,3 +1186,74 @@ def test_a_log_tells_of_forced_flags_too() -> None:
 )
 def test_the_firmware_names_a_virtual_machine(vendor: str, rule: str) -> None:
     assert decide(host(cpuinfo(), firmware=vendor)).rule == rule
+
+
+def _with_newest(facts: HostFacts, release: str) -> HostFacts:
+    part = ImagePart(f"boot/config-{release}", release, Configuration(True))
+    return facts._replace(newest=Images((part,), origin=Origin.LIVE))
+
+
+@pytest.mark.parametrize(
+    ("facts", "newest", "said", "not_said"),
+    [
+        (
+            host(cpuinfo(model=0xAD, flags=ACTIVE), release="6.17.2"),
+            "6.18.3",
+            "Reboot into 6.18.3, which is installed and clears on affected CPUs alone.",
+            "Move to",
+        ),
+        (host(cpuinfo(model=0xAD, flags=ACTIVE), release="6.17.2"), "6.17.9", "Move to 6.18", "X"),
+        (
+            host(cpuinfo(flags=ACTIVE), release="6.18.2"),
+            "6.17.9",
+            "reboot into 6.17.9, which is installed and clears on every CPU.",
+            "one that sets",
+        ),
+        (
+            host(cpuinfo(model=0xAD, flags="movdir64b"), release="6.17.2"),
+            "6.18.3",
+            "For TDX reboot into 6.18.3, which is installed and does not clear",
+            "choose",
+        ),
+        (
+            host(cpuinfo(model=0xAD, flags="movdir64b"), release="6.18.2"),
+            None,
+            "With TDX on this kernel does not clear on this CPU.",
+            "6.18",
+        ),
+        (
+            host(SPR, release="6.8.0-x", kallsyms="ffffffff81000000 T _text\n"),
+            None,
+            "Its symbols were read and do not tell. Load kvm_intel",
+            "/proc/kallsyms",
+        ),
+        (
+            host(cpuinfo(model=0x1, flags="movdir64b"), parameter="Y\n"),
+            None,
+            "boot upstream 6.16 or later with TDX on",
+            "/proc/cpuinfo",
+        ),
+    ],
+)
+def test_what_was_done_is_not_advised(
+    facts: HostFacts, newest: str | None, said: str, not_said: str
+) -> None:
+    decision = decide(facts if newest is None else _with_newest(facts, newest))
+    assert said in " ".join(decision.advice)
+    assert not_said not in " ".join(decision.advice)
+
+
+def test_a_live_host_is_not_told_to_capture_itself() -> None:
+    facts = host(cpuinfo(model=0xAD, flags=ACTIVE))
+    gap = Coverage((Gap("/proc/cpuinfo", "cannot be used"),))
+    live = facts._replace(identity=facts.identity._replace(origin=Origin.LIVE), coverage=gap)
+    assert "let /proc/cpuinfo be read here" in decide(live).advice[0]
+    assert "capture the host again" in decide(facts._replace(coverage=gap)).advice[0]
+
+
+def test_what_was_not_read_is_what_to_read() -> None:
+    facts = host(cpuinfo(model=0xAD, flags=ACTIVE), release="6.18.2")
+    unread = Gap("proc/kallsyms", "Permission denied", Part.KERNEL)
+    decision = decide(facts._replace(coverage=Coverage((unread,))))
+    assert decision.posture is Posture.UNKNOWN
+    assert "Let proc/kallsyms be read" in decision.advice[0]
