@@ -14,8 +14,7 @@ from tdxreclaim.facts.cpu import CpuGroup
 from tdxreclaim.facts.evidence import Coverage, Evidence, Fact, Gap, Origin, Part
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import read_host
-from tdxreclaim.facts.images.parts import Configuration, Images
-from tdxreclaim.facts.images.parts import Part as ImagePart
+from tdxreclaim.facts.images.parts import Configuration, Images, KernelPart
 from tdxreclaim.facts.kernel import Symbol, Symbols
 from tdxreclaim.facts.sources.base import Files
 from tdxreclaim.policy.decide import decide
@@ -1189,7 +1188,7 @@ def test_the_firmware_names_a_virtual_machine(vendor: str, rule: str) -> None:
 
 
 def _with_newest(facts: HostFacts, release: str) -> HostFacts:
-    part = ImagePart(f"boot/config-{release}", release, Configuration(True))
+    part = KernelPart(f"boot/config-{release}", release, Configuration(True))
     return facts._replace(newest=Images((part,), origin=Origin.LIVE))
 
 
