@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from tdxreclaim.facts.evidence import WHOLE, Origin, Part
 from tdxreclaim.policy.model import (
@@ -13,6 +13,7 @@ from tdxreclaim.policy.model import (
     Verdict,
     VerdictRule,
 )
+from tdxreclaim.record import Record
 from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, KERNELS, RUNS_TDS, Clearing, Kexec
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _when_not_required(kernel: KernelFinding) -> tuple[Posture, str]:
 FLAGS_FORCED = "flags-forced"
 
 
-class Situation(NamedTuple):
+class Situation(Record):
     """What advice rests on; ``rule`` is the one whose advice settles an open verdict."""
 
     facts: HostFacts
