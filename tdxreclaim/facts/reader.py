@@ -22,7 +22,7 @@ from tdxreclaim.facts.sources.base import KERNEL_LOG
 from tdxreclaim.facts.sources.live import kernel_release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tdxreclaim.facts.logs.reading import LogLine, LogReading
     from tdxreclaim.facts.sources.base import Source
@@ -153,11 +153,11 @@ class Reader:
         return self._log
 
     def _parse_log(self, path: str, text: str) -> LogReading:
-        from tdxreclaim.facts.logs.whole import parse_kernel_log
+        from tdxreclaim.facts.logs.ring import read_ring
 
         mangled = 0
         shown: set[tuple[int, int]] = set()
-        for line in re.finditer(_CPU_LINE, text):
+        for line in _cpu_lines(text):
             if line["whole"]:
                 shown.add((int(line["family"], 16), int(line["model"], 16)))
             else:
@@ -167,9 +167,13 @@ class Reader:
         if mangled:
             why = f"{mangled} lines name a CPU and cannot be read"
             self.gaps.append(Gap(self.source.label(path), why))
-        # Of a live host its own line is no identity.
         label = self.source.label(path)
-        reading = parse_kernel_log(text, name=label, watches=not self.is_live)
+        reading = read_ring(text) if self.is_live else None
+        if reading is None:
+            from tdxreclaim.facts.logs.whole import parse_kernel_log
+
+            # Of a live host its own line is no identity.
+            reading = parse_kernel_log(text, name=label, watches=not self.is_live)
         known = {(group.family, group.model) for group in reading.groups}
         if shown - known:
             # Quoted, or dressed in another way than the rest.
@@ -234,6 +238,20 @@ _CPU_LINE = (
     r"(?im)(?:smpboot: CPU0: (?!Thermal|Hyper)|CPU0: (?=[^\n]{0,200}famil))[^\n]{0,200}?"
     r"(?:(?P<whole>\(family: 0x(?P<family>[0-9a-f]{1,8}), model: 0x(?P<model>[0-9a-f]{1,8})(?:, stepping: 0x[0-9a-f]+)?\))|$)"
 )
+
+
+def _cpu_lines(text: str) -> Iterator[re.Match[str]]:
+    """Yield where a line names the processor; only lines that have the word are gone over."""
+    pattern = re.compile(_CPU_LINE)
+    lower, at = text.lower(), 0
+    if len(lower) != len(text):  # a capital whose small letter is two
+        yield from pattern.finditer(text)
+        return
+    while (at := lower.find("cpu0: ", at)) >= 0:
+        stop = text.find("\n", at)
+        stop = len(text) if stop < 0 else stop
+        yield from pattern.finditer(text, text.rfind("\n", 0, at) + 1, stop)
+        at = stop
 
 
 def _observed(value: object, text: str) -> str:

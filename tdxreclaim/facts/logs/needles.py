@@ -9,9 +9,6 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from tdxreclaim.tables.beginnings import beginnings
-from tdxreclaim.tables.findings import CATALOGUE
-
 # Lines that tell of the host, its boot, or what a machine check means.
 HOST_BEGINNINGS = (
     "virt/tdx: ",
@@ -34,6 +31,7 @@ HOST_BEGINNINGS = (
     "Booting Linux on physical CPU ",
     "mce: [Hardware Error]: ",
     "[Hardware Error]: ",
+    "TDX private memory error",
     "kexec: Not allowed",
     "Kernel panic - not syncing: ",
     "CPU: ",
@@ -52,6 +50,8 @@ NOT_KILLED = b"with SIGKILL: Devic"
 @cache
 def words() -> tuple[str, ...]:
     """Return all beginnings, none of them the beginning of another."""
+    from tdxreclaim.tables.beginnings import beginnings
+
     every = sorted({*HOST_BEGINNINGS, *STACK_BEGINNINGS, *beginnings()})
     return tuple(
         word
@@ -73,6 +73,8 @@ def begins(message: str) -> bool:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], ...]:
+    from tdxreclaim.tables.findings import CATALOGUE
+
     # Rows of a later turn take whatever is left, so that they know no line's end.
     return tuple(re.compile(kind.pattern) for kind in CATALOGUE if kind.pattern and not kind.turn)
 
