@@ -71,6 +71,47 @@ def format_size(size_bytes: int) -> str:
     return f"{size_bytes / unit:.2f} {name} ({size_bytes / decimal:.1f} {name.replace('i', '')})"
 
 
+# 100 %, in thousandths of a percent.
+_ALL = 100_000
+
+
+_PERCENT = re.compile(r"(\d{1,3}(?:\.\d{1,3})?) ?%", re.ASCII)
+
+
+class Share(NamedTuple):
+    """How much of a memory: so many bytes, or so many thousandths of a percent of it."""
+
+    size_bytes: int | None
+    thousandths: int = _ALL
+
+    def of(self, memory_bytes: int) -> int:
+        """Return it in bytes, whole pages, rounded up."""
+        if self.size_bytes is not None:
+            return self.size_bytes
+        return -(-(memory_bytes // PAGE_BYTES) * self.thousandths // _ALL) * PAGE_BYTES
+
+
+def parse_share(option: str, text: str) -> Share:
+    """Return what ``64GiB`` or ``25 %`` means.
+
+    >>> parse_share("--mapped", "25 %").of(1 << 30) == 1 << 28
+    True
+
+    Raises:
+        UsageError: it is neither, or nothing, or above 100 %.
+
+    """
+    if "%" not in text:
+        return Share(parse_size(option, text))
+    match = _PERCENT.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(option, f"{text!r} is not a size or a percentage (64GiB, 25%)")
+    thousandths = round(float(match[1]) * 1000)
+    if not 0 < thousandths <= _ALL:
+        raise UsageError(option, f"{text} is not above 0 % and up to 100 %")
+    return Share(None, thousandths)
+
+
 # High over low.
 _WIDE = 3
 

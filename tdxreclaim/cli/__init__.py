@@ -24,7 +24,7 @@ _STATUSES = "\n".join(f"  {status.value:>3}  {status.meaning}" for status in Exi
 # Each is a module of its own here, imported when it is run, or asked for help.
 _SECTIONS = {
     "Look at hosts": ("check", "triage", "capture", "watch", "fleet"),
-    "Estimate": ("simulate", "drain", "scenario", "calibrate"),
+    "Estimate": ("simulate", "drain", "sweep", "scenario", "calibrate"),
     "Connect": ("integration",),
     "Reference": ("explain", "findings", "errata", "schema"),
 }

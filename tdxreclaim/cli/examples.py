@@ -23,6 +23,7 @@ EXAMPLES = {
     "scenario": "tdxreclaim scenario partial-write-affected",
     "schema": "tdxreclaim schema check",
     "simulate": "tdxreclaim simulate --memory 400GiB --vcpus 64 --cpu gnr --kernel 6.17",
+    "sweep": "tdxreclaim sweep plan.toml --svg sweep.svg",
     "triage": "tdxreclaim triage --from sosreport.tar.xz --observed 517s --memory 107GiB --vcpus 32",
     "watch": "tdxreclaim watch 4711 --until-done --record host.toml",
 }

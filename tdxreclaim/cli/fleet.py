@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 import click
@@ -108,13 +107,9 @@ def _clearing() -> Span:
 
 def _parse_shard(text: str | None) -> Shard:
     from tdxreclaim.cli.fleet_reader import Shard
+    from tdxreclaim.cli.values import parse_part
 
-    if text is None:
-        return Shard()
-    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        raise UsageError("--shard", f"{text!r} is not I/N with I from 1 to N")
-    return Shard(int(match[1]), int(match[2]))
+    return Shard() if text is None else Shard(*parse_part("--shard", text))
 
 
 def _jobs(text: str | None) -> int:

@@ -161,6 +161,23 @@ def read_chosen_host(
     return _lay_over(host, faked, kernel, images)
 
 
+def read_named_host(cpu: str | None, kernel: str | None) -> HostFacts:
+    """Return a host of which CPU and kernel are known by name, and nothing else.
+
+    Raises:
+        UsageError: one of them is none.
+
+    """
+    from tdxreclaim.cli.values import parse_kernel
+    from tdxreclaim.facts.fake import fake_kernel, nothing_known
+
+    facts = nothing_known()
+    faked = _faked_cpu(cpu, None, None, None, None)
+    if faked is not None:
+        facts = _lay_over(*_nothing_but(faked), None, None).facts
+    return facts if kernel is None else fake_kernel(facts, str(parse_kernel(kernel)))
+
+
 def _images(paths: tuple[str, ...], kernel: str | None) -> Images | None:
     """Return the kernel that the files at *paths* are of, that of release *kernel* if given."""
     if not paths:

@@ -197,6 +197,16 @@ def emit_chunks(chunks: Iterable[str], path: str | None) -> None:
         emit(chunk)
 
 
+def emit_bytes_chunks(chunks: Iterable[bytes], path: str) -> None:
+    """Write *chunks* to *path* as `_write_whole` does.
+
+    Raises:
+        OutputError: it cannot be written; what was there is untouched.
+
+    """
+    _write_whole(path, chunks)
+
+
 def write_bytes_whole(path: str, data: bytes) -> None:
     """Write *data* to *path* as `_write_whole` does.
 

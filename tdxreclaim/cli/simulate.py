@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -191,14 +190,14 @@ def _simulate(
     from tdxreclaim.engine.shape import MAX_VCPUS, Shape
     from tdxreclaim.policy.decide import decide
     from tdxreclaim.report.simulate.simulation import Simulation
-    from tdxreclaim.units import parse_size
+    from tdxreclaim.units import parse_share, parse_size
 
     memory_bytes = parse_size("--memory", memory)
     with naming_options():
         shape = Shape(
             memory_bytes=memory_bytes,
             vcpus=_parse_count("--vcpus", vcpus, MAX_VCPUS),
-            mapped=None if mapped is None else _parse_mapped(mapped, memory_bytes),
+            mapped=None if mapped is None else parse_share("--mapped", mapped).of(memory_bytes),
         )
     faults = _parse_faults(inject)
     steps = parse_number("--trace", trace, 100_000)
@@ -247,26 +246,6 @@ def _parse_count(option: str, text: str, most: int) -> int:
     if count == 0:
         raise UsageError(option, f"0 is out of range: 1 to {most}")
     return count
-
-
-def _parse_mapped(text: str, memory_bytes: int) -> int:
-    """Bytes that are mapped, whole pages: a size, or percent of the memory, rounded up."""
-    from tdxreclaim.units import PAGE_BYTES, parse_size
-
-    number, percent, rest = text.strip().partition("%")
-    if not percent:
-        return parse_size("--mapped", text)
-    if rest or not re.fullmatch(r"\d{1,3}(\.\d{1,3})?", number.strip(), re.ASCII):
-        raise UsageError("--mapped", f"{text!r} is not a size or a percentage (64GiB, 25%)")
-    thousandths = round(float(number) * 1000)
-    if not 0 < thousandths <= _ALL:
-        raise UsageError("--mapped", f"{text} is not above 0 % and up to 100 %")
-    pages = memory_bytes // PAGE_BYTES
-    return -(-pages * thousandths // _ALL) * PAGE_BYTES
-
-
-# 100 %, in thousandths of a percent.
-_ALL = 100_000
 
 
 def _parse_faults(given: tuple[str, ...]) -> Injections:

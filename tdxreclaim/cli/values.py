@@ -108,6 +108,19 @@ def parse_number(option: str, text: str, largest: int) -> int:
     return number
 
 
+def parse_part(option: str, text: str) -> tuple[int, int]:
+    """Return which part of how many ``3/8`` is.
+
+    Raises:
+        UsageError: it is none.
+
+    """
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(option, f"{text!r} is not I/N with I from 1 to N")
+    return int(match[1]), int(match[2])
+
+
 def parse_vendor(option: str, text: str) -> str:
     """Return the CPUID vendor string that *text* means.
 

@@ -151,7 +151,7 @@ def drain(
     moved = sum(td.memory_bytes for td in found) // PAGE_BYTES * bytes_a_page
     everything = _sum(totals)
     # One after another they are as fast as each alone, which was timed.
-    floor_ns = 0 if bandwidth is None else -(-moved * 1_000_000_000 // bandwidth)
+    floor_ns = _floor_ns(moved, bandwidth)
     floor = Span(*(min(floor_ns, each) for each in everything))
 
     def schedule(most: int) -> Schedule:
@@ -167,6 +167,32 @@ def drain(
         longest=Span(*(max(span[part] for span in totals) for part in range(3))),
         sum=everything,
     )
+
+
+def drain_alike(
+    phases: Sequence[Span],
+    tds: int,
+    *,
+    at_once: int | None,
+    cpus: int | None,
+    moved_bytes: int,
+    bandwidth: int | None,
+) -> Span:
+    """Say how long it takes to stop so many TDs of the same *phases* A, B and C.
+
+    *moved_bytes* is what all of them ask of the memory; the rest is as in `drain`.
+    """
+    most = min(tds, cpus or tds, at_once or tds)
+    ends = []
+    for part in range(3):
+        times = Times(*(phase[part] for phase in phases))
+        floor = _floor_ns(moved_bytes, bandwidth)
+        ends.append(max(_end(run([times] * tds, most)), min(floor, sum(times) * tds)))
+    return Span(*ends)
+
+
+def _floor_ns(moved_bytes: int, bandwidth: int | None) -> int:
+    return 0 if bandwidth is None else -(-moved_bytes * 1_000_000_000 // bandwidth)
 
 
 def _price(td: Td, scene: Scene, calibration: Calibration) -> Estimate:

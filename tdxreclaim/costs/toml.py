@@ -30,10 +30,20 @@ if TYPE_CHECKING:
 
 _E = TypeVar("_E", bound=StrEnum)
 
+# Of a name that somebody else chose, so much is said.
+_LONGEST_NAME = 60
+
 
 def dump(calibration: Calibration) -> str:
     """Return the calibration as the text of a TOML file; reading it gives it back."""
     return "\n".join(_lines(calibration)) + "\n"
+
+
+def digest_of(calibration: Calibration) -> str:
+    """Return what tells a calibration from others: 16 hexadecimal digits of what it says."""
+    from hashlib import blake2b
+
+    return blake2b(dump(calibration).encode(), digest_size=8).hexdigest()
 
 
 def _lines(calibration: Calibration) -> Iterator[str]:
@@ -133,23 +143,26 @@ class Table:
         self._what = what
         self._path = path
         self._left = dict(value)
+        self._asked: dict[str, None] = {}
 
     def at(self, name: str) -> str:
         """The path of a field."""
-        return f"{self._path}.{name}" if self._path else name
+        shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}..."
+        return f"{self._path}.{shown}" if self._path else shown
 
     def bad(self, name: str, why: str) -> MalformedInputError:
         """The error that says what is wrong with a field."""
         return MalformedInputError(self._what, f"{self.at(name)}: {why}")
 
-    def _take(self, name: str, kind: str) -> object:
-        if name not in self._left:
+    def take(self, name: str, kind: str) -> object:
+        """Take a value of whatever type; *kind* is what is expected."""
+        if not self.has(name):
             raise self.bad(name, f"missing, expected {kind}")
         return self._left.pop(name)
 
     def integer(self, name: str, least: int = 0) -> int:
         """Take an integer of *least* or more."""
-        value = self._take(name, "integer")
+        value = self.take(name, "integer")
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.bad(name, "expected integer")
         if value < least:
@@ -158,7 +171,7 @@ class Table:
 
     def number(self, name: str) -> float:
         """Take a number above 0."""
-        value = self._take(name, "number")
+        value = self.take(name, "number")
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise self.bad(name, "expected number")
         if not 0 < value < _ENDLESS:
@@ -171,14 +184,14 @@ class Table:
 
     def text(self, name: str) -> str:
         """Take a string that is not empty."""
-        value = self._take(name, "string")
+        value = self.take(name, "string")
         if not isinstance(value, str) or not value:
             raise self.bad(name, "expected string")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Take a list of strings."""
-        value = self._take(name, "list of strings")
+        value = self.take(name, "list of strings")
         if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
             raise self.bad(name, "expected list of strings")
         return tuple(value)
@@ -193,11 +206,15 @@ class Table:
 
     def table(self, name: str) -> Table:
         """Take a table."""
-        return Table(self._what, self.at(name), self._take(name, "table"))
+        return self.within(name, self.take(name, "table"))
+
+    def within(self, name: str, value: object) -> Table:
+        """Return a value that was taken as the table that it is."""
+        return Table(self._what, self.at(name), value)
 
     def tables(self, name: str) -> Iterator[Table]:
         """Take a list of tables."""
-        value = self._take(name, "list of tables")
+        value = self.take(name, "list of tables")
         if not isinstance(value, list):
             raise self.bad(name, "expected list of tables")
         for i, each in enumerate(value):
@@ -205,12 +222,16 @@ class Table:
 
     def has(self, name: str) -> bool:
         """Whether the field is there and was not taken."""
+        self._asked[name] = None
         return name in self._left
 
     def done(self) -> None:
         """Refuse what was not taken."""
         for name in self._left:
-            raise self.bad(name, "unknown field")
+            from difflib import get_close_matches
+
+            near = get_close_matches(name[:_LONGEST_NAME].lower(), self._asked, n=1)
+            raise self.bad(name, f"unknown field; nearest: {near[0]}" if near else "unknown field")
 
 
 def parse_toml(text: str, what: str) -> dict[str, object]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
 WIDTH = 860
-_MARGIN = 24
+MARGIN = 24
 _CHARACTER = 7.3  # of the 13 px font, on average and rather too wide
 _HEAD = 1.35  # bold and larger
 
@@ -54,17 +54,20 @@ dt { color: var(--faint); } dd { margin: 0 0 .4rem 0; overflow-wrap: anywhere; }
 class Picture:
     """An SVG that grows downwards; whatever it says is escaped."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, description: str = "", style: str = "") -> None:
+        """*description* is read out to who does not see it; *style* is CSS of its own."""
         self._title = title
+        self._description = description
+        self._style = style
         self._parts: list[str] = []
-        self.y = float(_MARGIN)
+        self.y = float(MARGIN)
 
-    def text(self, words: str, css: str = "", *, width: int = WIDTH - 2 * _MARGIN) -> None:
+    def text(self, words: str, css: str = "", *, width: int = WIDTH - 2 * MARGIN) -> None:
         """Add *words*, broken at blanks to lines of *width*."""
         big = _HEAD if "head" in css else 1.0
         for line in _wrap(words, int(width / (_CHARACTER * big))):
             self.y += 19 * big
-            self.put(_text(_MARGIN, self.y, line, css))
+            self.put(label(MARGIN, self.y, line, css))
 
     def gap(self, height: float = 14) -> None:
         """Leave *height* empty."""
@@ -76,8 +79,11 @@ class Picture:
 
     def svg(self, *, alone: bool = True) -> str:
         """Return the picture; *alone*: with its colours, not those of a page around it."""
-        height = round(self.y + _MARGIN)
-        style = f"{STYLE}\n{_SVG_STYLE}" if alone else _SVG_STYLE
+        height = round(self.y + MARGIN)
+        style = f"{_SVG_STYLE}\n{self._style}".rstrip()
+        if alone:
+            style = f"{STYLE}\n{style}"
+        described = (f"<desc>{_escape(self._description)}</desc>",) if self._description else ()
         return "\n".join(
             (
                 (
@@ -85,6 +91,7 @@ class Picture:
                     f'width="{WIDTH}" height="{height}" role="img">'
                 ),
                 f"<title>{_escape(self._title)}</title>",
+                *described,
                 f"<style>{style}</style>",
                 f'<rect class="paper" width="{WIDTH}" height="{height}"/>',
                 *self._parts,
@@ -110,17 +117,17 @@ _SAID = 190
 def bars(picture: Picture, rows: Sequence[Bar]) -> None:
     """Add *rows* on one scale from 0; a bar is never thinner than can be seen."""
     longest = max((row.high for row in rows), default=0) or 1
-    room = WIDTH - 2 * _MARGIN - _LABELS - _SAID
+    room = WIDTH - 2 * MARGIN - _LABELS - _SAID
     for row in rows:
         picture.y += 24
-        start = _MARGIN + _LABELS + room * row.low / longest
+        start = MARGIN + _LABELS + room * row.low / longest
         length = max(room * (row.high - row.low) / longest, 2)
-        picture.put(_text(_MARGIN, picture.y, row.label))
+        picture.put(label(MARGIN, picture.y, row.label))
         picture.put(
             f'<rect class="{row.css}" x="{start:.1f}" y="{picture.y - 12:.1f}" '
             f'width="{length:.1f}" height="14" rx="2"/>'
         )
-        picture.put(_text(WIDTH - _MARGIN, picture.y, row.said, "faint end"))
+        picture.put(label(WIDTH - MARGIN, picture.y, row.said, "faint end"))
 
 
 class Point(NamedTuple):
@@ -146,7 +153,7 @@ def curve(
     show_y: Callable[[float], str],
 ) -> None:
     """Add a band over x, its middle where there is one, and a mark at the place *at*."""
-    top, left, right = picture.y + 12, _MARGIN + _AXIS, WIDTH - _MARGIN - 40
+    top, left, right = picture.y + 12, MARGIN + _AXIS, WIDTH - MARGIN - 40
     bottom = top + _CURVE_HEIGHT
     most_x, most_y = points[-1].x, max(point.high for point in points) or 1
 
@@ -163,10 +170,10 @@ def curve(
     picture.put(f'<path class="axis" d="M{left} {top} V{bottom} H{right}"/>')
     for part in range(5):
         y = bottom - _CURVE_HEIGHT * part / 4
-        picture.put(_text(left - 8, y + 4, show_y(most_y * part / 4) if part else "0", "faint end"))
+        picture.put(label(left - 8, y + 4, show_y(most_y * part / 4) if part else "0", "faint end"))
         x = left + (right - left) * part / 4
         picture.put(
-            _text(x, bottom + 18, show_x(most_x * part / 4) if part else "0", "faint middle")
+            label(x, bottom + 18, show_x(most_x * part / 4) if part else "0", "faint middle")
         )
     mark, low = place(at.x, at.low).split(",")
     high = place(at.x, at.high).partition(",")[2]
@@ -178,7 +185,7 @@ def curve(
     if beside - len(said) * _CHARACTER < left:
         beside, end = float(mark) + 10, ""
     above = max(float(high) - 8, top + 8)
-    picture.put(_text(beside, above, said, f"sub{end}"))
+    picture.put(label(beside, above, said, f"sub{end}"))
     picture.y = bottom + 24
 
 
@@ -197,7 +204,7 @@ def time_line(picture: Picture, marks: Sequence[Mark], show: Callable[[float], s
     """Add *marks*, in order of time, over one axis; labels step down so that none cover others."""
     first, last = marks[0].at, marks[-1].at
     span = (last - first) or 1
-    left, right = _MARGIN + 10, WIDTH - _MARGIN - 10
+    left, right = MARGIN + 10, WIDTH - MARGIN - 10
     top = picture.y + 12
     rows = min(len(marks), _ROWS)
     axis = top + rows * 20 + 8
@@ -208,7 +215,7 @@ def time_line(picture: Picture, marks: Sequence[Mark], show: Callable[[float], s
         picture.put(f'<path class="axis" d="M{x:.1f} {y + 4:.1f} V{axis:.1f}"/>')
         picture.put(f'<circle class="{mark.css}" cx="{x:.1f}" cy="{axis:.1f}" r="5"/>')
         picture.put(
-            _text(
+            label(
                 x - 6 if at_end else x + 6,
                 y + 8,
                 mark.said,
@@ -216,8 +223,8 @@ def time_line(picture: Picture, marks: Sequence[Mark], show: Callable[[float], s
             )
         )
     picture.put(f'<path class="axis" d="M{left} {axis:.1f} H{right}"/>')
-    picture.put(_text(left, axis + 24, show(first), "faint"))
-    picture.put(_text(right, axis + 24, show(last), "faint end"))
+    picture.put(label(left, axis + 24, show(first), "faint"))
+    picture.put(label(right, axis + 24, show(last), "faint end"))
     picture.y = axis + 28
 
 
@@ -255,7 +262,8 @@ def _escape(words: str) -> str:
     return escape(shown)
 
 
-def _text(x: float, y: float, words: str, css: str = "") -> str:
+def label(x: float, y: float, words: str, css: str = "") -> str:
+    """Return *words* as an element at a place, escaped."""
     kind = f' class="{css}"' if css else ""
     return f'<text{kind} x="{x:.1f}" y="{y:.1f}">{_escape(words)}</text>'
 

@@ -172,6 +172,28 @@ WORDS = (
     Word(
         "one-by-one", _TERM, "The TDs of a drain are stopped one after another; their times add up."
     ),
+    Word(
+        "quantile",
+        _TERM,
+        "The time that so many percent of a sweep's trials are not above: of the plan's trials, "
+        "which is no probability of a host.",
+    ),
+    Word(
+        "drawn-together",
+        _TERM,
+        "Each trial of a sweep draws one place in the calibration's ranges, for all steps alike.",
+    ),
+    Word(
+        "drawn-apart",
+        _TERM,
+        "Each trial of a sweep draws a place in each step's range; high and low steps make up for "
+        "each other, so that the spread is narrower.",
+    ),
+    Word(
+        "outside_timed",
+        _TERM,
+        "A TD of a sweep is larger or smaller than what its calibration timed.",
+    ),
     Word("phase A", _TERM, "Guest pages: block, track, remove, write back and clear, one by one."),
     Word("phase B", _TERM, "Release of the HKID, under a lock of the whole host; milliseconds."),
     Word("phase C", _TERM, "Control and Secure-EPT pages, reclaimed one by one."),

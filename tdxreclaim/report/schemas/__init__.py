@@ -19,6 +19,8 @@ VERSIONS = {
     "fleet": 1,
     "scenario": 2,
     "simulate": 2,
+    "sweep": 1,
+    "sweep-row": 1,
     "triage": 2,
     "validate": 2,
     "watch": 1,

@@ -1,0 +1,1 @@
+"""Many what-ifs at once: a plan, its trials, and what they come to."""
