@@ -61,7 +61,10 @@ _MEANINGS = {
     ExitStatus.REQUIRED: "clearing is required",
     ExitStatus.UNDETERMINED: "undetermined: treat as required",
     ExitStatus.NOT_APPLICABLE: "not applicable: this is not a TDX host",
-    ExitStatus.NOT_READ: "not read: nothing of a log or capture was understood; never a clean bill",
+    ExitStatus.NOT_READ: (
+        "not read: of a log or capture nothing, or not all that tells of the CPU, was understood; "
+        "never a clean bill"
+    ),
     ExitStatus.FINDINGS: "triage found something to act on, or an emulated shutdown ends badly, or a watched one is stuck",
     ExitStatus.INTERRUPTED: "interrupted (Ctrl-C)",
     ExitStatus.CLOSED_PIPE: "the reader of the output went away (a closed pipe)",

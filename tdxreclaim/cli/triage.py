@@ -104,9 +104,8 @@ def triage(
 
         write_whole(html, triage_html.render(result))
     if result.exit_status is ExitStatus.NOT_READ:
-        click.echo(
-            f"tdxreclaim: {result.source}: not read: none of its lines was understood", err=True
-        )
+        whose = "none of its lines" if result.not_read else "not all that tells of the CPU"
+        click.echo(f"tdxreclaim: {result.source}: not read: {whose} was understood", err=True)
     ctx.exit(0 if exit_zero else _status(result, format_))
 
 

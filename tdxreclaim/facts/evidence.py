@@ -48,11 +48,15 @@ class Part(StrEnum):
 
 
 class Gap(NamedTuple):
-    """Something that was not read or not understood: where, and why."""
+    """Something that was not read or not understood: where, and why.
+
+    ``absent``: it is not there at all, so that nothing in it is overlooked.
+    """
 
     place: str
     why: str
     part: Part = Part.IDENTITY
+    absent: bool = False
 
 
 class Coverage(NamedTuple):

@@ -137,7 +137,7 @@ def read_identity(reader: Reader, ask_py_cpuinfo: Callable[[], PyCpuinfo]) -> Id
     if not log.hypervisor and not log.guest:
         # Of a guest the CPU does not matter.
         why = "nothing names the processors"
-        reader.gaps.append(Gap(reader.source.label(places.CPUINFO), why))
+        reader.gaps.append(Gap(reader.source.label(places.CPUINFO), why, absent=True))
     nothing = CpuReading(architecture=None)
     return Identity(nothing, reader.evidence(places.CPUINFO, ABSENT), places.CPUINFO)
 
@@ -198,7 +198,8 @@ def _by_log(reader: Reader) -> Identity | None:
         return None
     if not log.whole and log.group.vendor not in OTHER_VENDORS:
         why = "not one whole boot, from its Linux version line to its one CPU0 line, uncut"
-        reader.gaps.append(Gap(reader.source.label(reader.log_path), why))
+        # That a log begins late, or tells of two boots, is what logs do.
+        reader.gaps.append(Gap(reader.source.label(reader.log_path), why, absent=True))
     reading = CpuReading(architecture="x86", groups=(log.group.sized(1),))
     return Identity(reading, reader.log_line(log.cpu), reader.log_path)
 

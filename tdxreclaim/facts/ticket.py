@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from tdxreclaim.errors import HostReadError, MalformedInputError, NotReadError, TdxReclaimError
 from tdxreclaim.facts import host, places
-from tdxreclaim.facts.evidence import Evidence, Origin, flat
+from tdxreclaim.facts.evidence import Evidence, Gap, Origin, Part, flat
 from tdxreclaim.facts.logs.encoding import encoding_of, in_utf8
 from tdxreclaim.facts.logs.prose import add_prose
 from tdxreclaim.facts.logs.reading import LogReading
@@ -25,6 +25,7 @@ from tdxreclaim.facts.sources import tar, unpack
 from tdxreclaim.facts.sources.base import (
     KERNEL_LOG,
     TEXT_LIMIT_BYTES,
+    Files,
     Source,
     Survey,
     file_size,
@@ -177,6 +178,7 @@ class TicketReader:
         self._unread: list[Evidence] = []
         self._sources: list[Source] = []
         self._inside = ""
+        self._alone = True
         # The first that told which CPUs its host has, and which.
         self._known: tuple[str, object] | None = None
         # The beginnings of texts, which may say more of the host than their log lines.
@@ -193,12 +195,14 @@ class TicketReader:
         if not paths:
             return self._read_live()
         forms: list[str] = []
+        self._alone = len(paths) == 1
         for path in paths:
             # Two sosreports have files of the same names.
-            self._inside = f"{path}/" if len(paths) > 1 else ""
+            self._inside = "" if self._alone else f"{path}/"
             sources, logs = len(self._sources), len(self._logs)
             forms.append(self._read_path(path))
-            self._check_same_host(path, self._sources[sources:], self._logs[logs:])
+            if not self._alone:
+                self._check_same_host(path, self._sources[sources:], self._logs[logs:])
         names = ["standard input" if path == "-" else path for path in paths]
         return self._ticket(", ".join(names), ", ".join(dict.fromkeys(forms)), Origin.CAPTURED)
 
@@ -217,9 +221,9 @@ class TicketReader:
 
     def _ticket(self, name: str, form: str, origin: Origin) -> Ticket:
         together = _Together(self._sources, origin)
-        log = None
-        if origin is Origin.CAPTURED and not any(map(self._has_log, self._sources)):
-            log = self._log_of_host(name)
+        log = self._log_of_host(name) if origin is Origin.CAPTURED else None
+        if any(map(self._has_log, self._sources)):
+            log = None
         facts = host.read_host(
             together, log=log, installed=installed_kernels if origin is Origin.LIVE else None
         )
@@ -285,17 +289,50 @@ class TicketReader:
         form = capture.recognise(text)
         if form is not None and form is not capture.CaptureFormat.KERNEL_LOG:
             with stream:
-                data = _whole(stream, name)
-            files = capture.files_of(data.decode("utf-8", "replace"), name, form)
-            gaps = files.survey().gaps
-            if gaps:
-                raise MalformedInputError(name, gaps[0].why)
-            self._sources.append(files)
+                self._read_listing(_whole(stream, name), name, form)
             return form
+        stream = in_utf8(stream, head)
+        if form is not None and self._host is None:
+            stream = self._read_log_as_capture(stream, name)
         # Of what was not understood the log says so itself.
-        for log in self._scan(in_utf8(stream, head), name):
+        for log in self._scan(stream, name):
             self._prose[log.path] = text
         return "log"
+
+    def _read_listing(self, data: bytes, name: str, form: capture.CaptureFormat) -> None:
+        """Take a listing of a CPU, and the kernel's lines that were pasted along with it."""
+        files = capture.files_of(data.decode("utf-8", "replace"), name, form)
+        if gaps := files.survey().gaps:
+            found = host.read_host(files, symbols=False)
+            named = (*found.groups, *(fact.value for fact in found.witnesses if fact.value))
+            if len({(each.vendor, each.family, each.model) for each in named}) > 1:
+                raise MalformedInputError(name, gaps[0].why)
+        self._sources.append(files)
+        before = len(self._logs)
+        if not any(log.kernel_lines for log in self._scan(io.BytesIO(data), name)):
+            del self._logs[before:]
+
+    def _read_log_as_capture(self, stream: io.BufferedReader, name: str) -> io.BufferedReader:
+        """Take what a log tells `check`, other machines in it too; return the log as it was.
+
+        One that is too long for that is searched for no other machine.
+        """
+        data, stream = unpack.read_up_to(stream, TEXT_LIMIT_BYTES + 1)
+        gaps: tuple[Gap, ...] = ()
+        if len(data) > TEXT_LIMIT_BYTES:
+            why = f"longer than {TEXT_LIMIT_BYTES >> 20} MiB: not searched for other machines"
+            gaps = (Gap(name, why, absent=True),)
+        else:
+            text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+            files = capture.files_of(text, name, capture.CaptureFormat.KERNEL_LOG)
+            if self._alone:
+                self._sources.append(files)
+                return stream
+            with contextlib.suppress(TdxReclaimError):
+                found = host.read_host(files, symbols=False).coverage.of(Part.IDENTITY)
+                gaps = tuple(gap for gap in found if not gap.absent)
+        self._sources.append(Files({}, label=name, gaps=gaps))
+        return stream
 
     def _read_directory(self, path: str) -> str:
         try:

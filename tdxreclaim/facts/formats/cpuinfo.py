@@ -167,6 +167,8 @@ def _doubt(key: str, value: str) -> str:
         return "characters that no terminal shows"
     if _ANOTHER_LINE.search(value):
         return "another line in it"
+    if key == "microcode" and value and not _MICROCODE.fullmatch(value):
+        return "what is no revision"
     if key in _WORD_LINES:
         if not _WORDS.fullmatch(value):
             return "words that no kernel writes"

@@ -146,7 +146,9 @@ _TRACES = {
         r"\beax=0x[0-9a-f]{8}\b|\bCPUID [0-9a-f]{8}: [0-9a-f]{8}-", re.IGNORECASE
     ),
     CaptureFormat.KERNEL_LOG: re.compile(
-        r"smpboot: CPU0: |CPU0: [^\n]{0,200}family: 0x|^[^\n]{0,80}Linux version \d",
+        r"smpboot: CPU0: |CPU0: [^\n]{0,200}family: 0x|^[^\n]{0,80}Linux version \d"
+        # What tells of an affected CPU in other lines of the kernel.
+        r"|\[Hardware Error\]: PROCESSOR 0:|kexec: Not allowed on platform|TDX private memory error",
         re.MULTILINE | re.IGNORECASE,
     ),
 }
@@ -166,7 +168,9 @@ _WORDS_OF_TRACES = {
     CaptureFormat.LSCPU: ("Vendor ID", "CPU family"),
     CaptureFormat.LSCPU_JSON: ('"lscpu"',),
     CaptureFormat.CPUID: ("eax=0x", *(f"cpuid {digit:x}" for digit in range(16))),
-    CaptureFormat.KERNEL_LOG: ("cpu0: ", "linux version"),
+    CaptureFormat.KERNEL_LOG: (
+        *("cpu0: ", "linux version", "processor 0:", "kexec: not allowed", "tdx private memory"),
+    ),
 }
 
 

@@ -52,20 +52,38 @@ class _Bounded(io.RawIOBase):
 
 
 class _Rejoined(io.RawIOBase):
-    """A stream whose head was read, with the head put back."""
+    """A stream whose head was read, with the head put back; *error* is what ended it, if one did."""
 
-    def __init__(self, head: bytes, rest: io.BufferedIOBase) -> None:
-        self._head = head
+    def __init__(
+        self, head: bytes, rest: io.BufferedIOBase, error: Exception | None = None
+    ) -> None:
+        self._head = memoryview(head)
         self._rest = rest
+        self._error = error
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        if not self._head and self._error is not None:
+            raise self._error
         data = self._head[: len(buffer)] if self._head else self._rest.read1(len(buffer))
         self._head = self._head[len(data) :]
         buffer[: len(data)] = data
         return len(data)
+
+
+def read_up_to(stream: io.BufferedIOBase, size: int) -> tuple[bytes, io.BufferedReader]:
+    """Return the first *size* bytes or what came before damage, and the stream with them put back."""
+    data = bytearray()
+    error: Exception | None = None
+    try:
+        while len(data) < size and (piece := stream.read1(size - len(data))):
+            data += piece
+    except UNPACK_ERRORS as raised:
+        error = raised
+    head = bytes(data)
+    return head, io.BufferedReader(_Rejoined(head, stream, error), HEAD_BYTES)
 
 
 def read_head(stream: io.BufferedIOBase) -> tuple[bytes, io.BufferedReader]:

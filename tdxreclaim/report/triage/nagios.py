@@ -19,12 +19,13 @@ _STATES = {
 
 
 def state(triage: Triage) -> NagiosState:
-    """Return the status that the plugin ends with; a log that was not understood is UNKNOWN."""
+    """Return the status that the plugin ends with; what was not understood is UNKNOWN."""
     worst = max(
         (_STATES.get(finding.severity, NagiosState.OK) for finding in triage.findings),
         default=NagiosState.OK,
     )
-    if triage.not_read and worst is not NagiosState.CRITICAL:
+    unclear = triage.not_read or triage.doubt is not None
+    if unclear and worst is not NagiosState.CRITICAL:
         return NagiosState.UNKNOWN
     return worst
 

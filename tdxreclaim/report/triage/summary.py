@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tdxreclaim.errors import ExitStatus
-from tdxreclaim.facts.evidence import printable
-from tdxreclaim.policy.model import Decision, HostState
+from tdxreclaim.facts.evidence import Part, printable
+from tdxreclaim.policy.model import Decision, HostState, Verdict
 from tdxreclaim.tables.findings.kind import Severity
 from tdxreclaim.tables.findings.times import TIME_EXPECTED
 from tdxreclaim.triage.finding import Finding
@@ -15,7 +15,7 @@ from tdxreclaim.triage.time import Answer, shares
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
 if TYPE_CHECKING:
-    from tdxreclaim.facts.evidence import Evidence
+    from tdxreclaim.facts.evidence import Evidence, Gap
     from tdxreclaim.facts.logs.line import Stamp
     from tdxreclaim.facts.logs.voice import ScannedLog, Unread
     from tdxreclaim.tables.findings.kind import Kind
@@ -43,16 +43,29 @@ class Triage:
         )
 
     @property
+    def doubt(self) -> Gap | None:
+        """What leaves open which CPU this is about: there, and not understood or contradictory."""
+        return next((gap for gap in self._open if not gap.absent), None)
+
+    @property
+    def _open(self) -> tuple[Gap, ...]:
+        """What leaves open which CPU this is about."""
+        undetermined = self.decision.verdict is Verdict.UNDETERMINED
+        return self.decision.coverage.of(Part.IDENTITY) if undetermined else ()
+
+    @property
     def exit_status(self) -> ExitStatus:
-        """20 if there is something to act on; 13 in place of 0 where a log was not understood."""
+        """20 if there is something to act on; 13 in place of 0 where what was given was not understood."""
         if any(finding.severity.counts for finding in self.findings):
             return ExitStatus.FINDINGS
-        return ExitStatus.NOT_READ if self.not_read else ExitStatus.NOT_REQUIRED
+        unclear = self.not_read or self.doubt is not None
+        return ExitStatus.NOT_READ if unclear else ExitStatus.NOT_REQUIRED
 
     @property
     def headline(self) -> str:
         """The answer in a sentence or two: to what was asked, then what else there is."""
-        return " ".join(filter(None, (self._asked(), self._not_read(), self._found())))
+        said = (self._asked(), self._not_read(), self._found(), self._doubt())
+        return " ".join(filter(None, said))
 
     def _asked(self) -> str:
         if self.answer is None:
@@ -67,6 +80,12 @@ class Triage:
         return (
             f"NOT READ: {counted(lines, 'line')}, none understood. This is no clean bill of health."
         )
+
+    def _doubt(self) -> str:
+        doubt = self.doubt
+        if doubt is None:
+            return ""
+        return f"Which CPU this is about is not settled: {doubt.place}: {doubt.why}."
 
     def _found(self) -> str:
         asked = self.answer.kind if self.answer else None
@@ -86,6 +105,8 @@ class Triage:
             )
         if self.not_read:
             return f"{counted(others, 'notice')}." if others else ""
+        if self.doubt is not None:
+            return f"Nothing found in what was understood{notices}."
         return f"Nothing {'else ' if asked else ''}needs action{notices}."
 
     def to_act_on(self, asked: Kind | None = None) -> list[Finding]:
@@ -135,6 +156,7 @@ class Triage:
         """What was there and not read or not used, a line each."""
         lines = [f"{piece.path}: {piece.observed}" for piece in self.unread]
         lines += [f"{log.path}: {why}" for log in self.logs for why in log.skipped]
+        lines += [f"{gap.place}: {gap.why}" for gap in self._open]
         # Several witnesses of one file have one remainder.
         remainders = {log.unread: log.path for log in reversed(self.logs) if log.unread}
         lines += [f"{path}: {unread_line(each)}" for each, path in remainders.items()]
