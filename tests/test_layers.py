@@ -209,6 +209,78 @@ def test_a_quick_start_loads_nothing_slow(arguments: tuple[str, ...]) -> None:
     assert not _modules_loaded(*arguments) & (SLOW - set(bare.stdout.split()))
 
 
+# A captured host in place of this one, whose own CPU may be any.
+_STAND_IN = """
+import os
+from tdxreclaim.facts.evidence import Origin
+from tdxreclaim.facts.sources import live
+from tdxreclaim.facts.sources.base import Survey
+class StandIn(live.Live):
+    def read(self, path):
+        place = {"dev/kmsg": "var/log/dmesg"}.get(path, path)
+        try:
+            with open(f"ROOT/{place}") as file:
+                return file.read()
+        except OSError:
+            return None
+live.Live = StandIn
+live.installed_kernels = lambda: None
+import sys
+before = set(sys.modules)
+import re
+compiled = []
+compile_ = re._compiler.compile
+re._compiler.compile = lambda *given: compiled.append(given) or compile_(*given)
+"""
+
+LOG_READERS = {
+    f"tdxreclaim.facts.logs.{name}"
+    for name in ("dress", "fields", "line", "scanner", "stack", "voice", "whole")
+}
+# What a class costs to be made by it, what an expression does, and data that no answer needs.
+HEAVY = {"dataclasses", "datetime", "shutil", "tempfile", "random", "zlib"}
+FOR_OTHERS = {
+    *("tdxreclaim.facts.fake", "tdxreclaim.cli.values", "tdxreclaim.facts.witness"),
+    *("tdxreclaim.tables.findings", "tdxreclaim.tables.beginnings", "tdxreclaim.tables.seamcalls"),
+    *("tdxreclaim.facts.formats.lscpu", "tdxreclaim.facts.formats.cpuid"),
+}
+
+
+def _start(host: str, *arguments: str) -> tuple[set[str], int]:
+    """Return the modules that a live `check` on *host* loads, and how many expressions it compiles."""
+    root = Path(__file__).parent / "hosts" / host
+    program = (
+        _STAND_IN.replace("ROOT", str(root))
+        + "from tdxreclaim.cli import main\n"
+        + f"main({list(arguments)!r})\n"
+        + "print('\\n' + ' '.join(sys.modules), len(compiled))"
+    )
+    bare = [sys.executable, "-c", "import click, sys; print(*sys.modules)"]
+    known = subprocess.run(bare, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    *loaded, count = run.stdout.splitlines()[-1].split()
+    return set(loaded) - set(known.stdout.split()), int(count)
+
+
+@pytest.mark.parametrize("host", ["epyc-bare", "icx", "laptop-12th-gen", "spr-5.14-off"])
+def test_a_plain_host_is_answered_by_what_it_needs_alone(host: str) -> None:
+    loaded, expressions = _start(host, "check", "--quiet")
+    assert not loaded & (HEAVY | FOR_OTHERS | LOG_READERS | {"json"})
+    # Some 60 us each.
+    assert expressions <= 32
+
+
+@pytest.mark.parametrize("host", ["spr-6.18-active", "spr-hibernation", "srf-7.1-active"])
+@pytest.mark.parametrize("format_", ["json", "shell"])
+def test_a_tdx_host_is_answered_without_the_readers_of_other_logs(host: str, format_: str) -> None:
+    loaded, expressions = _start(host, "check", "--format", format_)
+    assert not loaded & (HEAVY | FOR_OTHERS | LOG_READERS)
+    assert "tdxreclaim.facts.logs.ring" in loaded
+    assert expressions <= 55
+
+
 def test_text_draws_with_rich_and_asks_no_py_cpuinfo() -> None:
     loaded = _modules_loaded("check")
     assert "rich.console" in loaded

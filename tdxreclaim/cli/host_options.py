@@ -125,12 +125,13 @@ def read_chosen_host(
         HostReadError, MalformedInputError: the host cannot be read.
 
     """
-    from tdxreclaim.cli.values import parse_kernel
     from tdxreclaim.facts.host import read_host
     from tdxreclaim.facts.sources.live import installed_kernels
 
     faked = _faked_cpu(cpu, vendor, family, model, stepping)
     if kernel is not None:
+        from tdxreclaim.cli.values import parse_kernel
+
         kernel = str(parse_kernel(kernel))
     if from_ == "":
         raise UsageError("--from", "the name is empty")

@@ -213,10 +213,10 @@ def _affected(facts: HostFacts) -> bool:
 
 def _left_out(reader: Reader) -> list[Gap]:
     """Return what a capture says itself that it could not take."""
-    import json
-
     if reader.is_live:
         return []
+    import json
+
     text, _ = reader.text(places.MANIFEST)
     try:
         left_out = json.loads(text[:_LONGEST_MANIFEST])["left_out"] if text else []

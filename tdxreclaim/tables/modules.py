@@ -9,9 +9,9 @@ sigstructs of confidential-computing.tdx.tdx-module.binaries (10 February 2026).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tdxreclaim.record import Record
 from tdxreclaim.tables.cpus import INTEL, Vfm
 from tdxreclaim.tables.sources import Citation
 
@@ -29,8 +29,7 @@ _CWF = Vfm(INTEL, 6, 0xDD)
 NOTES = Citation("github.com/intel/confidential-computing.tdx.tdx-module", "release notes")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TdxModule:
+class TdxModule(Record):
     """A release of the TDX module."""
 
     version: str
