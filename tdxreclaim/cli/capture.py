@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from tdxreclaim import __version__
-from tdxreclaim.cli.output import emit, emit_bytes, help_option, write_bytes_whole
+from tdxreclaim.cli.output import Variable, emit, emit_bytes, help_option, write_bytes_whole
 from tdxreclaim.errors import MalformedInputError, UsageError
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def _checked(path: str) -> str:
 
 def _date() -> str:
     """Return today's date, or that of SOURCE_DATE_EPOCH, for captures that repeat."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    epoch = Variable.SOURCE_DATE_EPOCH.read()
     now = int(epoch) if epoch.isascii() and epoch.isdigit() and len(epoch) < 12 else time.time()  # noqa: PLR2004
     return time.strftime("%Y-%m-%d", time.gmtime(now))
 

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import sys
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,10 +21,30 @@ if TYPE_CHECKING:
 
 FORMATS = ("text", "json", "shell")
 
-# The environment says how things look, and nothing else: never a fact, a
-# what-if, --quiet or --exit-zero (tests/cli/test_environment.py).
-_ENV_WIDTH = "TDXRECLAIM_WIDTH"
-_ENV_FORMAT = "TDXRECLAIM_FORMAT"
+
+class Variable(StrEnum):
+    """What is read of the environment: how things look, and the date of a capture.
+
+    Never a fact, a what-if, --quiet or --exit-zero (tests/cli/test_environment.py).
+    """
+
+    FORMAT = "TDXRECLAIM_FORMAT"
+    COLOR = "TDXRECLAIM_COLOR"
+    CALIBRATION = "TDXRECLAIM_CALIBRATION"
+    WIDTH = "TDXRECLAIM_WIDTH"
+    COLUMNS = "COLUMNS"
+    """By `shutil.get_terminal_size()`."""
+    NO_COLOR = "NO_COLOR"
+    FORCE_COLOR = "FORCE_COLOR"
+    TERM = "TERM"
+    SOURCE_DATE_EPOCH = "SOURCE_DATE_EPOCH"
+    COMPLETE = "_TDXRECLAIM_COMPLETE"
+    """By click."""
+
+    def read(self) -> str:
+        """Return its value, empty if it is not set."""
+        return os.environ.get(self, "")
+
 
 _WIDEST_TEXT = 100  # longer lines are hard to read
 _LEAST_WIDTH, _MOST_WIDTH = 40, 1000
@@ -34,7 +55,7 @@ color_option = click.option(
     type=click.Choice(("auto", "always", "never")),
     default="auto",
     show_default=True,
-    envvar="TDXRECLAIM_COLOR",
+    envvar=Variable.COLOR.value,
     help="When to colour; overrides NO_COLOR and FORCE_COLOR.",
 )
 
@@ -57,7 +78,7 @@ def format_option(*formats: str) -> Callable[..., Any]:
         type=click.Choice(formats),
         default="text",
         show_default=True,
-        envvar=_ENV_FORMAT,
+        envvar=Variable.FORMAT.value,
     )
 
 
@@ -69,7 +90,7 @@ calibration_option = click.option(
     metavar="NAME|FILE",
     default="published",
     show_default=True,
-    envvar="TDXRECLAIM_CALIBRATION",
+    envvar=Variable.CALIBRATION.value,
     shell_complete=completion.calibrations,
     help="What the steps of a shutdown cost.",
 )
@@ -117,12 +138,17 @@ def wants_color(choice: str, path: str | None = None) -> bool:
         return choice == "always"
     if path is not None and path != "-":
         return False
-    if os.environ.get("NO_COLOR"):
+    if Variable.NO_COLOR.read():
         return False
-    if os.environ.get("FORCE_COLOR"):
+    if Variable.FORCE_COLOR.read():
         return True
+    return draws_on_terminal()
+
+
+def draws_on_terminal() -> bool:
+    """Whether standard output is a terminal that can more than print lines."""
     terminal = sys.stdout is not None and sys.stdout.isatty()
-    return terminal and os.environ.get("TERM", "dumb") != "dumb"
+    return terminal and Variable.TERM.read() not in ("", "dumb")
 
 
 def terminal_width() -> int:
@@ -132,12 +158,12 @@ def terminal_width() -> int:
         UsageError: TDXRECLAIM_WIDTH is no number of columns.
 
     """
-    wanted = os.environ.get(_ENV_WIDTH)
+    wanted = Variable.WIDTH.read()
     if wanted:
         if not re.fullmatch(r"[0-9]{1,4}", wanted) or not (
             _LEAST_WIDTH <= int(wanted) <= _MOST_WIDTH
         ):
-            raise UsageError(_ENV_WIDTH, f"expected {_LEAST_WIDTH} to {_MOST_WIDTH} columns")
+            raise UsageError(Variable.WIDTH, f"expected {_LEAST_WIDTH} to {_MOST_WIDTH} columns")
         return int(wanted)
     return min(_columns(), _WIDEST_TEXT)
 
@@ -342,7 +368,7 @@ def emit_error(error: TdxReclaimError, arguments: Sequence[str]) -> int:
 
 def requested_format(arguments: Sequence[str]) -> str:
     """Return the ``--format`` on a command line, even of one that does not parse."""
-    wanted = os.environ.get(_ENV_FORMAT) or "text"
+    wanted = Variable.FORMAT.read() or "text"
     if wanted == "nagios":  # it changes the status, which no environment may do
         wanted = "text"
     for number, argument in enumerate(arguments):

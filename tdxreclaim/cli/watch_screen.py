@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from typing import TYPE_CHECKING, Protocol, Self
 
-from tdxreclaim.cli.output import emit
+from tdxreclaim.cli.output import draws_on_terminal, emit
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -49,8 +47,7 @@ def screen_for(format_: str, *, width: int, color: bool, pace: float) -> Screen:
     """Return the screen for a format; *pace* is the time between lines in seconds."""
     if format_ == "json":
         return JsonLines(pace)
-    terminal = sys.stdout is not None and sys.stdout.isatty()
-    if terminal and os.environ.get("TERM", "dumb") != "dumb":
+    if draws_on_terminal():
         return Table(width=width, color=color)
     return Lines(pace, width=width, color=color)
 

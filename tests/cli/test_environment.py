@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 
 from tdxreclaim.cli import cli
+from tdxreclaim.cli.output import Variable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,10 +20,11 @@ if TYPE_CHECKING:
     from conftest import RunTool
 
 ALLOWED = {
-    "--format": "TDXRECLAIM_FORMAT",
-    "--color": "TDXRECLAIM_COLOR",
-    "--calibration": "TDXRECLAIM_CALIBRATION",
+    "--format": Variable.FORMAT,
+    "--color": Variable.COLOR,
+    "--calibration": Variable.CALIBRATION,
 }
+ROOT = Path(__file__).parents[2]
 
 
 def _commands(group: click.Group, context: click.Context) -> Iterator[click.Command]:
@@ -45,6 +50,25 @@ def test_only_looks_come_from_the_environment() -> None:
             for parameter in command.params
             if name in parameter.opts
         )
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    reads = re.compile(r"\b(?:environ|getenv)\b")
+    found = {
+        path.name
+        for path in (ROOT / "tdxreclaim").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and reads.fullmatch(node.attr)
+    }
+    # Workers get a variable of Python's, which is put back.
+    assert found == {"output.py", "executors.py"}
+
+
+def test_the_manual_names_every_variable() -> None:
+    page = (ROOT / "man/tdxreclaim.1").read_text()
+    section = page.partition(".Sh ENVIRONMENT\n")[2].partition("\n.Sh ")[0]
+    items = re.findall(r"^\.It Ev (.+)$", section, re.MULTILINE)
+    assert {name for item in items for name in item.split(" , ")} == set(Variable)
 
 
 def test_a_format(run: RunTool, monkeypatch: pytest.MonkeyPatch) -> None:
