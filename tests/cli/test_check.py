@@ -25,6 +25,7 @@ from tdxreclaim.facts.evidence import flat
 from tdxreclaim.facts.sources.recognise import CaptureFormat
 from tdxreclaim.policy.model import Verdict
 from tdxreclaim.report.schemas import VERSIONS, read_schema
+from tdxreclaim.tables.errata import ERRATA
 
 if TYPE_CHECKING:
     from conftest import RunTool
@@ -483,7 +484,8 @@ def test_completion_offers_commands_and_options() -> None:
 @pytest.mark.parametrize("host", sorted(path.name for path in HOSTS.iterdir()))
 def test_the_answer_fits_a_screen(host: str, run: RunTool) -> None:
     lines = run("check", "--from", host, cwd=HOSTS).out.splitlines()
-    assert len(lines) <= 15
+    # Each further erratum may wrap a line.
+    assert len(lines) <= 14 + len(ERRATA)
     assert max(map(len, lines)) <= 80
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import tdxreclaim
+from tdxreclaim.tables.errata import ANY
 from tdxreclaim.tables.kernels import FIRST_WITH_TDS
 
 if TYPE_CHECKING:
@@ -123,12 +124,12 @@ SRF = "--memory 1GiB --vcpus 1 --cpu srf --kernel"
     ("command", "says"),
     [
         ("check --cpu srf --kernel 99.0", "affected by made_up"),
-        ("check --cpu gnr --kernel 99.0", "not affected by tdx_pw_mce or made_up"),
+        ("check --cpu gnr --kernel 99.0", f"not affected by {ANY} or made_up"),
         ("check --cpu srf --kernel 99.0 --explain", "reused pages go bad"),
         (f"simulate {SRF} 99.0 --explain", "Sierra Forest, with made_up"),
-        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 7.0 --explain", "Granite Rapids, without tdx_pw_mce or made_up"),
-        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 7.0 --explain", "CPU without tdx_pw_mce or made_up"),
-        ("simulate --memory 1GiB --vcpus 1 --cpu 6/0xde --kernel 99.0", "the CPU has tdx_pw_mce or made_up: it is not known"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 7.0 --explain", f"Granite Rapids, without {ANY} or made_up"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu gnr --kernel 7.0 --explain", f"CPU without {ANY} or made_up"),
+        ("simulate --memory 1GiB --vcpus 1 --cpu 6/0xde --kernel 99.0", f"the CPU has {ANY} or made_up: it is not known"),
         ("drain --td 1GiB:1 --cpu srf --kernel 99.0", "Sierra Forest, with made_up"),
         ("errata", "made_up"),
         ("explain made_up", "reused pages go bad"),

@@ -20,7 +20,7 @@ from tdxreclaim.facts.cpu import (
 )
 from tdxreclaim.facts.evidence import GapList
 from tdxreclaim.facts.formats.paste import SIGNS, is_harmless
-from tdxreclaim.tables.errata import ERRATA
+from tdxreclaim.tables.errata import FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +158,7 @@ _NOTHING = ("\n", "")
 _NUMBER = re.compile(r"[\d.]{1,20}(?: K[Bi]?B?)?")
 _ANOTHER_LINE = re.compile(r"\b(?:processor|vendor_id|cpu family|model|stepping|flags|bugs)\s*: ?")
 _WORDS = re.compile(r"[a-z0-9_ ]*")
-_TDX_BUGS = frozenset(f"bugs {erratum.id}" for erratum in ERRATA)
+_LEAST_CUT = 4
 
 
 def _doubt(key: str, value: str) -> str:
@@ -173,16 +173,16 @@ def _doubt(key: str, value: str) -> str:
         if not _WORDS.fullmatch(value):
             return "words that no kernel writes"
         for word in value.split():
-            if key == "bugs" and word.startswith("tdx_") and _cut(word):
+            if key == "bugs" and _cut(word):
                 return f"{word}, which may be a word that is cut"
-            if key == "flags" and f"bugs {word}" in _TDX_BUGS:
+            if key == "flags" and word in FLAGS:
                 return f"{word}, which is no flag"
     return ""
 
 
 def _cut(word: str) -> bool:
     """Whether *word* is the beginning of an erratum's word."""
-    return any(each.id.startswith(word) and each.id != word for each in ERRATA)
+    return len(word) >= _LEAST_CUT and any(flag.startswith(word) and flag != word for flag in FLAGS)
 
 
 class _Blocks:

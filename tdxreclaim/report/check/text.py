@@ -18,7 +18,7 @@ from tdxreclaim.facts.evidence import (
 )
 from tdxreclaim.policy.model import Decision, HostState, Posture, Silicon, Verdict
 from tdxreclaim.report.page import Page
-from tdxreclaim.tables.errata import ERRATA
+from tdxreclaim.tables.errata import ANY
 from tdxreclaim.tables.kernels import Clearing, Kexec
 from tdxreclaim.tables.sources import Certainty
 
@@ -34,7 +34,6 @@ _VERDICT_STYLE = {
     Verdict.UNDETERMINED: "bold yellow",
     Verdict.NOT_APPLICABLE: "bold",
 }
-_ERRATA = " or ".join(erratum.id for erratum in ERRATA)
 _MOST_CPU_LINES = 2
 _MOST_GAPS = 3
 # Facts are cut to fit the screen; --explain has them whole.
@@ -175,7 +174,7 @@ def _kernel_does(decision: Decision) -> str:
         case Clearing.ALWAYS:
             return "this kernel clears every reclaimed page, on every CPU"
         case Clearing.ON_ERRATUM:
-            return f"this kernel clears reclaimed pages only on a CPU with {_ERRATA}"
+            return f"this kernel clears reclaimed pages only on a CPU with {ANY}"
         case Clearing.NO_TDX_HOST:
             return "this kernel cannot run TDs, so it has no page to clear"
         case Clearing.UNKNOWN:
@@ -238,7 +237,7 @@ def _status(processor: Processor) -> str:
         case Silicon.AFFECTED:
             return f"affected by {processor.rule}"
         case Silicon.NOT_AFFECTED:
-            return f"not affected by {_ERRATA}"
+            return f"not affected by {ANY}"
         case Silicon.NO_TDX:
             return "cannot host TDs"
         case Silicon.UNKNOWN:
@@ -250,7 +249,7 @@ def _status(processor: Processor) -> str:
 def _newest(kernel: KernelFinding) -> str:
     does = {
         Clearing.ALWAYS: "clears every page, on every CPU",
-        Clearing.ON_ERRATUM: f"skips, but on CPUs with {_ERRATA}",
+        Clearing.ON_ERRATUM: f"skips, but on CPUs with {ANY}",
         Clearing.NO_TDX_HOST: "cannot run TDs",
         Clearing.UNKNOWN: "not known",
     }[kernel.clearing]
@@ -265,7 +264,7 @@ def _kernel(decision: Decision) -> str:
         case Clearing.ON_ERRATUM:
             flag = decision.host.erratum_flag
             state = {True: ", and it is", False: ", and it is not", None: ""}[flag]
-            names = " or ".join(each.id for each in decision.silicon.errata) or _ERRATA
+            names = " or ".join(each.id for each in decision.silicon.errata) or ANY
             said = f"clears only where {names} is set{state}"
             if kernel.ignores:
                 ignored = ", ".join(each.id for each in kernel.ignores)
