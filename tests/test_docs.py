@@ -21,7 +21,7 @@ from tdxreclaim.policy.verdict import VERDICT_RULES
 from tdxreclaim.report import shell
 from tdxreclaim.report.check.formats import FORMATS
 from tdxreclaim.report.integration import INTEGRATIONS
-from tdxreclaim.tables.kernels import Clearing, Kexec
+from tdxreclaim.tables.kernels import KERNELS, Clearing, Kexec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +108,10 @@ def test_statuses_are_the_same_in_the_manual_the_readme_and_the_code() -> None:
 def test_the_manual_explains_every_value(values: tuple[str, ...]) -> None:
     words = set(re.split(r"[^a-z0-9_-]+", _plain(_page("tdxreclaim-check.1"))))
     assert set(values) <= words
+
+
+def test_the_manual_says_with_which_release_the_tables_end() -> None:
+    assert f"end with Linux {KERNELS[-1].last};" in _page("tdxreclaim.1")
 
 
 def test_the_readme_tells_what_a_monitor_gets() -> None:

@@ -7,7 +7,7 @@ second table.  What the decision leaves open is assumed, and said.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.costs.estimate import Estimate, estimate
@@ -16,8 +16,15 @@ from tdxreclaim.engine.plan import HKID_FIRST, PLANS, ClearWhen, Order, Plan, pl
 from tdxreclaim.errors import UsageError
 from tdxreclaim.policy.model import Decision, KernelFinding, Posture, Silicon, Verdict
 from tdxreclaim.tables.errata import ANY
-from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, RUNS_TDS, Clearing, FailedPage, find_kernel
-from tdxreclaim.tables.releases import release_series, spell_span, upstream_version
+from tdxreclaim.tables.kernels import (
+    FIRST_THAT_SKIPS,
+    RUNS_TDS,
+    Clearing,
+    FailedPage,
+    find_kernel,
+    spell_rows,
+)
+from tdxreclaim.tables.releases import release_series, upstream_version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -164,11 +171,14 @@ def _plan_of_kernel(kernel: KernelFinding) -> Plan:
     return plan if plan is not None and plan.clearing is careful.clearing else careful
 
 
+# Releases that clear alike take as long: all go through the same steps.
+_ALIKE = [tuple(rows) for _, rows in groupby(RUNS_TDS, key=lambda row: row.clearing)]
+
+
 def _comparable() -> Iterator[tuple[str, Plan, str]]:
-    compared = [row for row in RUNS_TDS if row.compared]
-    for row, following in zip_longest(compared, compared[1:]):
-        last = RUNS_TDS[-1] if following is None else RUNS_TDS[RUNS_TDS.index(following) - 1]
-        yield str(row.first), PLANS[str(row.first)], spell_span(row.first, last.last)
+    for rows in _ALIKE:
+        name = str(rows[0].first)
+        yield name, PLANS[name], spell_rows(rows)
     yield HKID_FIRST.name, HKID_FIRST.with_clearing(ClearWhen.ON_ERRATUM), "HKID first (no release)"
 
 
@@ -181,7 +191,7 @@ def find_comparable(name: str) -> str | None:
     version = upstream_version(name)
     if version is None or find_kernel(version) is None:
         return name if name in COMPARABLE else None
-    earlier = [str(row.first) for row in RUNS_TDS if row.compared and row.first <= version]
+    earlier = [str(rows[0].first) for rows in _ALIKE if rows[0].first <= version]
     return earlier[-1] if earlier else None
 
 

@@ -9,6 +9,7 @@ from tdxreclaim.engine.script import Act, ScenarioStep
 from tdxreclaim.engine.states import Dirty, Health
 from tdxreclaim.engine.truth import Mode, Seen
 from tdxreclaim.errors import UsageError
+from tdxreclaim.tables.kernels import RUNS_TDS, FailedPage
 from tdxreclaim.tables.seamcalls import Status
 from tdxreclaim.tables.sources import Certainty
 
@@ -143,7 +144,9 @@ def test_a_page_whose_removal_fails_is_lost_or_dangerous() -> None:
     affected, other = acts("removal-fails")
     for act in (affected, other):
         notes = [step.note for step in act.steps if step.note is not None]
-        assert ["leaks" in note for note in notes] == [True, True, False, False]
+        assert ["leaks" in note for note in notes] == [
+            row.failed_page is FailedPage.LEAKED for row in RUNS_TDS
+        ]
         assert Status.TDX_TD_FATAL in {step.reply.status for step in act.steps if step.reply}
         assert Seen.ZEROS in seen(act), "what the host wrote is gone"
         assert act.steps[-1].page_type.name == "REG", "the module still has it as the TD's"

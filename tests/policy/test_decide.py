@@ -888,7 +888,7 @@ def test_symbols_tell_the_row_whose_teardown_a_kernel_has() -> None:
     assert row("6.12.0-55.el10", page, paddr) == "6.19"
     assert row("acme", "t tdx_clear_page") == "6.16"
     assert row("acme", *CORE) == "6.16"
-    assert row("7.4.0", "T tdx_quirk_reset_paddr", "T tdx_sys_disable") == "7.2"
+    assert row(f"{NEWER}.0", "T tdx_quirk_reset_paddr", "T tdx_sys_disable") == "7.2"
     assert row("7.4.0", page, paddr) == "6.19"
     assert row("acme") is None
 
@@ -908,7 +908,7 @@ def test_rows_that_differ_in_kexec_or_in_failed_pages_are_said() -> None:
 
 
 def test_a_newer_release_is_judged_by_its_symbols_and_said_to_be_newer() -> None:
-    newer = decide(host(SPR, release="7.4.1", kallsyms=NEWEST))
+    newer = decide(host(SPR, release=f"{NEWER}.1", kallsyms=NEWEST))
     assert (newer.kernel.kexec, newer.kernel.certainty) == (
         Kexec.AFTER_DISABLE,
         Certainty.INFERRED,
