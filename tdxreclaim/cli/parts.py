@@ -71,9 +71,11 @@ class Part:
         """Begin anew, or behind the last line that is whole.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or is a file of something else.
         """
         try:
+            if not self.header:
+                self._check_beginning(_line(header))
             self._file.seek(self._end)
             self._file.truncate()
         except OSError as error:
@@ -81,6 +83,13 @@ class Part:
         if not self.header:
             self.header = dict(header)
             self._append(self.header)
+
+    def _check_beginning(self, line: bytes) -> None:
+        """See that the file is empty, or that writing its first line was cut short."""
+        self._file.seek(0)
+        there = self._file.read(len(line))
+        if not line.startswith(there):
+            raise OutputError(self.path, "is not of a run: remove it, or give another --output")
 
     def add(self, number: int, document: Mapping[str, Any]) -> None:
         """Keep the results of a chunk; of one that is there already nothing.

@@ -34,7 +34,7 @@ MERGE = "merge"
 
 
 @click.command(add_help_option=False, short_help="Many what-ifs at once, from a plan.")
-@click.argument("sources", metavar="PLAN", nargs=-1, required=True, shell_complete=completion.files)
+@click.argument("plan", metavar="PLAN", nargs=-1, required=True, shell_complete=completion.files)
 @format_option("text", "json", "csv", "jsonl", "parquet")
 @output_option
 @click.option(
@@ -48,7 +48,7 @@ MERGE = "merge"
 @help_option
 def sweep(
     *,
-    sources: tuple[str, ...],
+    plan: tuple[str, ...],
     format_: str,
     output: str | None,
     svg: str | None,
@@ -75,15 +75,15 @@ def sweep(
     if svg in ("", "-"):
         raise UsageError("--svg", "needs the name of a file")
     show = _Shown(format_, form, output, svg, wants_color(color, output))
-    if sources[0] == MERGE:
+    if plan[0] == MERGE:
         if shard is not None:
             raise UsageError(MERGE, "takes no --shard")
-        _merge(sources[1:], show)
+        _merge(plan[1:], show)
         return
-    if len(sources) > 1:
-        raise UsageError(sources[1], "one plan at a time (or merge FILE...)")
+    if len(plan) > 1:
+        raise UsageError(plan[1], "one plan at a time (or merge FILE...)")
     part = None if shard is None else Shard(*parse_part("--shard", shard))
-    job = _read_job(sources[0], calibration)
+    job = _read_job(plan[0], calibration)
     _run(job, part, show, executor=executor, jobs=parse_jobs(jobs))
 
 

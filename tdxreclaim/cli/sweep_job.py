@@ -6,7 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from tdxreclaim.cli.host_options import read_named_host
-from tdxreclaim.costs.scene import set_scene
+from tdxreclaim.costs.scene import identified_cpu, set_scene
 from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.errors import MalformedInputError, UsageError
 from tdxreclaim.policy.decide import decide
@@ -46,6 +46,8 @@ def make_job(plan: SweepPlan, calibration: Calibration, what: str) -> Job:
                 asked = Asked(_text(cpu), _text(kernel), str(order), str(clear))
                 settings[asked], said = _setting(decision, asked)
                 assumed.update(dict.fromkeys(said))
+            cpu_id, release = identified_cpu(decision), decision.kernel.release
+            assumed.update(dict.fromkeys(calibration.premises(cpu=cpu_id, kernel=release)))
         except UsageError as error:
             at_fault = ("kernel", j) if error.what.removeprefix("--") == "kernel" else ("cpu", i)
             raise MalformedInputError(what, f"{_field(plan, *at_fault)}: {error.why}") from error

@@ -21,6 +21,7 @@ STYLE = """
 :root { --s0: #0072b2; --s1: #d55e00; --s2: #007a58; --s3: #a64d80; --s4: #8a6100; --s5: #444c56; }
 @media (prefers-color-scheme: dark) { :root { --s0: #56b4e9; --s1: #ff9a4d; --s2: #3fcf9f;
   --s3: #e79bc2; --s4: #f0c14b; --s5: #c3cbd4; } }
+.extent { stroke: var(--faint); stroke-width: 3; fill: none; }
 .grid { stroke: var(--line); stroke-width: 1; opacity: .6; fill: none; }
 """ + "\n".join(
     f".b{n} {{ fill: var(--s{n}); opacity: .13; }} "
@@ -47,6 +48,14 @@ class Mark(NamedTuple):
     high: int
     inner_low: int
     inner_high: int
+
+
+class Extent(NamedTuple):
+    """A stretch of the x axis that is named."""
+
+    low: int
+    high: int
+    name: str
 
 
 class Series(NamedTuple):
@@ -88,7 +97,9 @@ class Axis:
         return [self.low + (self.high - self.low) * i // _PARTS for i in range(_PARTS + 1)]
 
 
-def draw(picture: Picture, series: Sequence[Series], x: Axis, y: Axis) -> None:
+def draw(
+    picture: Picture, series: Sequence[Series], x: Axis, y: Axis, extent: Extent | None = None
+) -> None:
     """Add the chart: for each series its outer band and the one inside it, and a legend."""
     top, left, right = picture.y + 30, MARGIN + _LEFT, WIDTH - MARGIN - 12
     bottom = top + _HEIGHT
@@ -117,6 +128,10 @@ def draw(picture: Picture, series: Sequence[Series], x: Axis, y: Axis) -> None:
             picture.put(
                 f'<polygon class="{css}{number}" points="{" ".join(upper + lower[::-1])}"/>'
             )
+    if extent is not None and extent.low <= x.high and extent.high >= x.low:
+        begin, end = across(max(extent.low, x.low)), across(min(extent.high, x.high))
+        picture.put(f'<path class="extent" d="M{begin:.1f} {bottom - 3} H{end:.1f}"/>')
+        picture.put(label((begin + end) / 2, bottom - 9, extent.name, "faint middle"))
     picture.y = bottom + 44
     for number, each in enumerate(series):
         picture.y += _LEGEND

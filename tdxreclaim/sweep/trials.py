@@ -41,6 +41,11 @@ class Setting(NamedTuple):
         return self.clearing.clears(erratum=self.affected)
 
     @property
+    def unsafe(self) -> bool:
+        """Whether it leaves out clearing that its CPU needs."""
+        return self.affected and not self.clears
+
+    @property
     def policy(self) -> tuple[Order, ClearWhen]:
         """What times are told apart by."""
         return self.order, self.clearing

@@ -272,6 +272,13 @@ def test_another_format_is_not_gone_on_with(plan: str, tmp_path: Path, run: RunT
     assert "rows csv, not none" in run("sweep", plan, "-o", out).err
 
 
+def test_a_file_of_somebody_else_is_left_alone(plan: str, tmp_path: Path, run: RunTool) -> None:
+    (tmp_path / "out.partial").write_text("hello\n")
+    ran = run("sweep", plan, "-o", str(tmp_path / "out"))
+    assert (ran.status, "is not of a run" in ran.err) == (3, True)
+    assert (tmp_path / "out.partial").read_text() == "hello\n"
+
+
 def test_only_one_run_writes_a_file(plan: str, tmp_path: Path, run: RunTool) -> None:
     from tdxreclaim.cli.parts import open_to_write
 
@@ -360,7 +367,7 @@ def test_what_is_not_known_of_a_host_is_assumed_and_said(tmp_path: Path, run: Ru
 
     assert document["trials"] == 1
     said = " ".join(document["cautions"])
-    assert "the CPU has tdx_pw_mce: it is not known" in said
+    assert "The CPU has tdx_pw_mce: it is not known" in said
     assert "clears on the erratum alone" in said
 
 
@@ -370,7 +377,7 @@ def test_text_is_short_and_fits(plan: str, run: RunTool) -> None:
     assert max(map(len, lines)) <= 80
     assert len(lines) <= 24
     assert "not probabilities of a host" in " ".join(out.split())
-    assert "clears on the erratum" in out
+    assert "on the erratum  7.3" in out
 
 
 DRAIN = """

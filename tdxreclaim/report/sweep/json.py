@@ -66,6 +66,7 @@ def _policy(policy: Policy, quantiles: tuple[float, ...]) -> dict[str, object]:
         "order": policy.order,
         "clearing": policy.clearing,
         "kernels": list(policy.kernels),
+        "unsafe_on": list(policy.unsafe_on),
         "time": _times(policy.times, quantiles),
         "by_memory": [
             {"memory_bytes": each.memory_bytes, **_times(each.times, quantiles)}

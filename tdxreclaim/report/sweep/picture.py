@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tdxreclaim.report import chart
-from tdxreclaim.report.chart import Axis, Mark, Series
+from tdxreclaim.report.chart import Axis, Extent, Mark, Series
 from tdxreclaim.report.picture import Bar, Picture, bars
 from tdxreclaim.report.sweep.summary import name_axis, show_axis
 from tdxreclaim.report.sweep.text import headline, kernels
@@ -49,7 +49,7 @@ def render_svg(sweep: Sweep) -> str:
 
 def _name(sweep: Sweep, policy: Policy) -> str:
     times = format_range(_middle(sweep, policy.times))
-    return f"{policy.name} (kernel {kernels(policy)}): middle {times}"
+    return f"kernel {kernels(policy)} {policy.name}; half up to {times}"
 
 
 def _outer(sweep: Sweep, times: Times) -> tuple[int, int]:
@@ -89,7 +89,9 @@ def _against_memory(picture: Picture, sweep: Sweep) -> None:
     )
     scales = " and ".join(f"{a.title.split()[0]}" for a in (x, y) if a.is_log)
     picture.text("Time against memory, by what the kernel does", "sub")
-    chart.draw(picture, series, x, y)
+    timed = [row.memory_bytes for row in sweep.job.calibration.rows]
+    extent = Extent(min(timed), max(timed), "timed so far") if timed else None
+    chart.draw(picture, series, x, y, extent)
     quantiles = sweep.job.plan.quantiles
     first, last, middle = (
         f"p{each:g}" for each in (quantiles[0], quantiles[-1], _middle_of(sweep))
@@ -121,7 +123,7 @@ def _by_policy(picture: Picture, sweep: Sweep) -> None:
     for policy in sweep.policies:
         low, high = _outer(sweep, policy.times)
         said = format_range(Span(low, _middle(sweep, policy.times).likely_ns, high))
-        rows.append(Bar(policy.name, low, high, said))
+        rows.append(Bar(f"{kernels(policy)}: {policy.clears}", low, high, said))
     bars(picture, rows)
     quantiles = sweep.job.plan.quantiles
     picture.text(f"each bar: p{quantiles[0]:g} to p{quantiles[-1]:g} of its trials", "faint")

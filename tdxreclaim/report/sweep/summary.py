@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+from tdxreclaim.costs.estimate import CONTRADICTIONS
 from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.sweep.kinds import OPEN, Taken, Value
 from tdxreclaim.sweep.plan import Command
@@ -13,7 +14,7 @@ from tdxreclaim.sweep.tally import MemoryBins, Times
 from tdxreclaim.units import Share, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from tdxreclaim.sweep.axes import Axis
     from tdxreclaim.sweep.tally import Tally
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 
 NO_PROBABILITY = "Quantiles count the trials of this plan; they are not probabilities of a host."
 
-_CLEARS = {
-    ClearWhen.ALWAYS: "clears always",
-    ClearWhen.ON_ERRATUM: "clears on the erratum",
-    ClearWhen.NEVER: "never clears",
+_WHEN = {
+    ClearWhen.ALWAYS: "always",
+    ClearWhen.ON_ERRATUM: "on the erratum",
+    ClearWhen.NEVER: "never",
 }
 
 _SPELLED = {
@@ -54,20 +55,33 @@ class AtSize(NamedTuple):
     times: Times
 
 
-class Policy(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
     """What a host does, and the times of the trials in which it does so."""
 
     order: Order
     clearing: ClearWhen
     kernels: tuple[str, ...]
+    unsafe_on: tuple[str, ...]
+    """CPUs that need the clearing which it leaves out."""
     times: Times
     sizes: tuple[AtSize, ...]
 
     @property
-    def name(self) -> str:
-        """How prose calls it."""
+    def clears(self) -> str:
+        """When it clears, in a word or two."""
         first = ", HKID first" if self.order is Order.HKID_FIRST else ""
-        return f"{_CLEARS[self.clearing]}{first}"
+        return f"{_WHEN[self.clearing]}{first}{': UNSAFE' if self.unsafe_on else ''}"
+
+    @property
+    def name(self) -> str:
+        """What prose calls it."""
+        first = ", HKID first (in no release)" if self.order is Order.HKID_FIRST else ""
+        unsafe = f": UNSAFE on {', '.join(self.unsafe_on)}" if self.unsafe_on else ""
+        clears = (
+            "never clears" if self.clearing is ClearWhen.NEVER else f"clears {_WHEN[self.clearing]}"
+        )
+        return f"{clears}{first}{unsafe}"
 
 
 class Explained(NamedTuple):
@@ -102,16 +116,16 @@ class Sweep:
         found = []
         for number, (order, clearing) in enumerate(self.job.policies):
             at = {size: t for (p, size), t in sorted(self.tally.times.items()) if p == number}
-            settings = self.job.settings.values()
-            named = {s.kernel: None for s in settings if s.policy == (order, clearing)}
+            settings = [s for s in self.job.settings.values() if s.policy == (order, clearing)]
             if at:
                 found.append(
                     Policy(
-                        order,
-                        clearing,
-                        tuple(named),
-                        _together(at.values()),
-                        tuple(AtSize(sizes[size], times) for size, times in at.items()),
+                        order=order,
+                        clearing=clearing,
+                        kernels=tuple(dict.fromkeys(s.kernel for s in settings)),
+                        unsafe_on=tuple(dict.fromkeys(s.cpu for s in settings if s.unsafe)),
+                        times=_together(at.values()),
+                        sizes=tuple(AtSize(sizes[size], times) for size, times in at.items()),
                     )
                 )
         return tuple(found)
@@ -130,18 +144,41 @@ class Sweep:
     @property
     def cautions(self) -> tuple[str, ...]:
         """What whoever reads the numbers must know."""
-        said = [NO_PROBABILITY]
         plan = self.job.plan
+        said = []
+        if unsafe := {cpu: None for policy in self.policies for cpu in policy.unsafe_on}:
+            said.append(
+                f"Not clearing is UNSAFE on {', '.join(unsafe)}: it has tdx_pw_mce, and its pages "
+                "raise machine checks when they are used again."
+            )
+        said.append(NO_PROBABILITY)
         if Taken.DRAWN_APART in plan.values("cost"):
             said.append(
-                "Costs are drawn apart for each step, which narrows the spread: nobody knows that "
-                "they are independent."
+                "Costs are drawn apart for each step, which narrows the spread: that they are "
+                "independent is assumed."
             )
         if OPEN in plan.values("cause") and self.job.calibration.causes:
-            said.append("Where the cause is open, a time covers all that the calibration leaves.")
+            said.append(
+                "Which cause drives the costs is left open: a time covers every one of them."
+            )
+        if any(policy.order is Order.HKID_FIRST for policy in self.policies):
+            said.append("HKID first is the order of no release.")
         if plan.command is Command.DRAIN:
             said.append("All TDs of a drain are alike, and do not slow each other down: assumed.")
-        return (*said, *(f"{each}." for each in self.job.assumed))
+        assumed = (f"{each[0].upper()}{each[1:]}." for each in self.job.assumed)
+        return (*said, *assumed, *(f"{each}." for each in self._contradictions()))
+
+    def _contradictions(self) -> Iterator[str]:
+        """Reports of shutdowns that contradict what the calibration says of TDs like these."""
+        plan = self.job.plan
+        orders = {policy.order for policy in self.policies}
+        if not self.job.calibration.causes or Order.UPSTREAM not in orders:
+            return
+        shares = [share for share in plan.values("mapped") if isinstance(share, Share)]
+        sizes = [share.of(memory) for share in shares for memory in plan.numbers("memory")]
+        for each in CONTRADICTIONS:
+            if max(sizes) >= each.least_bytes and min(sizes) <= each.most_bytes:
+                yield each.says
 
 
 def _together(times: Iterable[Times]) -> Times:
@@ -163,7 +200,7 @@ def show(value: Value) -> str:
 
 
 _SIZES = ("memory", "bandwidth")
-_MOST_SHOWN = 3
+_MOST_SHOWN = 4
 
 
 def show_axis(axis: Axis) -> str:
@@ -178,7 +215,7 @@ def show_axis(axis: Axis) -> str:
         return f"{shown[0]} to {shown[-1]}"
     if len(shown) <= _MOST_SHOWN:
         return ", ".join(shown)
-    return f"{len(shown)} from {shown[0]} to {shown[-1]}"
+    return f"{shown[0]} to {shown[-1]} ({len(shown)} values)"
 
 
 def name_axis(axis: Axis) -> str:

@@ -12,7 +12,8 @@ from tdxreclaim.units import Span, format_percent, format_range
 if TYPE_CHECKING:
     from tdxreclaim.report.sweep.summary import Policy, Sweep
 
-_MOST_KERNELS = 4
+_MOST_KERNELS = 3
+_MOST_CAUTIONS = 6
 
 
 def headline(sweep: Sweep) -> str:
@@ -32,22 +33,23 @@ def render(sweep: Sweep, *, width: int = 80, color: bool = False) -> str:
     fixed = [f"{name_axis(a)} {show_axis(a)}" for a in plan.axes]
     page.paragraph(f"{headline(sweep)} [what-if: {'; '.join(fixed)}]", "bold")
     page.blank()
-    titles = ["policy", ">trials", *(f">p{percent:g}" for percent in plan.quantiles)]
+    titles = ["clears", "kernel", ">trials", *(f">p{percent:g}" for percent in plan.quantiles)]
     page.table(titles, [_row(sweep, policy) for policy in sweep.policies])
     page.blank()
-    for policy in sweep.policies:
-        page.paragraph(f"{policy.name}: kernel {kernels(policy)}", first="  ", indent=4)
     if sweep.explained:
-        named = [f"{each.name} {format_percent(each.share)}" for each in sweep.explained]
-        page.labelled("varies by", f"{', '.join(named)} of the spread (of the logarithm)")
+        named = ", ".join(f"{each.name} {format_percent(each.share)}" for each in sweep.explained)
+        page.labelled("varies by", f"{named} of the spread")
     calibration = sweep.job.calibration
     page.labelled(
         "how sure",
         f"calibration {calibration.name}; hardware: {calibration.host}; "
         f"{format_percent(sweep.outside_share)} of the trials are outside what it timed.",
     )
-    for caution in sweep.cautions:
-        page.labelled("but", caution)
+    for caution in sweep.cautions[:_MOST_CAUTIONS]:
+        page.labelled("but", caution, "bold red" if "UNSAFE" in caution else "")
+    left = len(sweep.cautions) - _MOST_CAUTIONS
+    if left > 0:
+        page.labelled("", f"and {left} more: --format json")
     page.blank()
     drawn = f"random draws, seed {plan.seed}" if plan.drawn else "every combination"
     page.ends(f"plan {plan.digest}: {drawn}", "each trial: --format csv")
@@ -57,11 +59,11 @@ def render(sweep: Sweep, *, width: int = 80, color: bool = False) -> str:
 def _row(sweep: Sweep, policy: Policy) -> tuple[str, ...]:
     times = policy.times
     shown = [format_range(times.quantile(percent)) for percent in sweep.job.plan.quantiles]
-    return (policy.name, f"{times.trials:,}", *shown)
+    return (policy.clears, kernels(policy), f"{times.trials:,}", *shown)
 
 
 def kernels(policy: Policy) -> str:
     """Return the kernels of a policy, as many as there is room for."""
     named = policy.kernels[:_MOST_KERNELS]
     left = len(policy.kernels) - len(named)
-    return ", ".join(named) + (f" and {left} more" if left else "")
+    return ", ".join(named) + (f" +{left}" if left else "")
