@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import json
 import logging
+import os
 import re
+import time
 from concurrent.futures import CancelledError, Future
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from tdxreclaim.cli.executors import Agreed, Differs, Lost, Pool, checked_result, difference
-from tdxreclaim.errors import ClusterError, UsageError
+from tdxreclaim import __version__
+from tdxreclaim.cli.executors import Lost, OtherVersion, Pool, checked_result, other_version
+from tdxreclaim.errors import ClusterError, MalformedInputError, UsageError
+from tdxreclaim.facts.sources.base import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,8 +30,9 @@ Result = TypeVar("Result")
 
 _CONNECT_SECONDS = 10
 
-# How often a silent cluster is asked whether it still has workers.
+# How often the workers are counted; while there are none, more often.
 _ASK_SECONDS = 5
+_JOIN_SECONDS = 0.5
 
 _ADDRESS = re.compile(r"((?:tcp|tls|ws|wss)://)?([^\s/:]+|\[[0-9a-fA-F:.%\w]+\]):(\d{1,5})")
 
@@ -33,16 +40,24 @@ _ADDRESS = re.compile(r"((?:tcp|tls|ws|wss)://)?([^\s/:]+|\[[0-9a-fA-F:.%\w]+\])
 class Cluster(Pool):
     """The workers of the Dask scheduler at ``[SCHEME://]HOST:PORT``, or of its ``FILE.json``."""
 
-    def __init__(self, address: str, agreed: Agreed) -> None:
+    # A worker has its next chunk before it asks for one.
+    ahead = 2
+
+    def __init__(self, address: str) -> None:
         self._name = f"dask:{address}"
-        self._agreed = agreed
         self._client = _connect(self._name, address)
         self._executor = self._client.get_executor(pure=False)
         self._said = ""
+        self._threads = 0
+        self._counted = 0.0
+        self.folder = os.getcwd()
         try:
             self._say(f"Dask's dashboard: {self._client.dashboard_link}")
-            self._check_workers()
             self._count()
+            while not self._threads:
+                time.sleep(_JOIN_SECONDS)
+                self._count()
+            self._check_workers()
         except BaseException:
             self._client.close()
             raise
@@ -50,7 +65,7 @@ class Cluster(Pool):
     def submit(self, work: Callable[[Chunk], Result], chunk: Chunk) -> Future[Result | Lost]:
         """Hand over one chunk."""
         future: Future[Result | Lost] = self._executor.submit(
-            checked_result, work, chunk, self._agreed
+            checked_result, work, chunk, __version__
         )
         return future
 
@@ -58,7 +73,7 @@ class Cluster(Pool):
         """Return what came out, ``None`` if Dask gave the chunk up because workers died.
 
         Raises:
-            ClusterError: a worker differs from us, or the scheduler is gone.
+            ClusterError: a worker is of another version, or the scheduler is gone.
 
         """
         from distributed import KilledWorker
@@ -74,36 +89,41 @@ class Cluster(Pool):
             # Is it a bug, or does the worker run another version?
             self._check_workers()
             raise
-        if isinstance(result, Differs):
+        if isinstance(result, OtherVersion):
             self._check_workers()
-            raise ClusterError(self._name, f"a worker has {result.theirs}; here: {result.ours}")
+            raise self._other("a worker", result)
         return (result,)
 
     def wait(self, done: SimpleQueue[Future[Result | Lost]]) -> Future[Result | Lost]:
         """Return the next that is done; say so if there is nobody to do it."""
         while True:
-            try:
-                return done.get(timeout=_ASK_SECONDS)
-            except Empty:
+            if time.monotonic() - self._counted > _ASK_SECONDS:
                 self._count()
+            with contextlib.suppress(Empty):
+                return done.get(timeout=_ASK_SECONDS)
 
     def _count(self) -> None:
+        """See how many workers there are: they come and go."""
         if self._client.status == "running":
-            threads = sum(self._client.nthreads().values())
-            if not threads:
+            self._threads = sum(self._client.nthreads().values())
+            if not self._threads:
                 self._say(f"{self._name}: no workers; waiting for some (Ctrl-C stops)")
-            self.parallel = max(1, threads)
+            self.parallel = max(1, self._threads)
+        self._counted = time.monotonic()
 
     def _check_workers(self) -> None:
-        """Raise if a worker differs; one that cannot answer is asked again with its first chunk."""
-        found = self._client.run(difference, self._agreed, on_error="return")
+        """Raise if a worker is of another version; who does not answer is asked again by its first chunk."""
+        found = self._client.run(other_version, __version__, on_error="return")
         for worker, said in found.items():
-            theirs, ours = f"no tdxreclaim that fits ({said})", f"version {self._agreed.version}"
-            if isinstance(said, Differs):
-                theirs, ours = said
-            elif not isinstance(said, ImportError | AttributeError | TypeError):
-                continue
-            raise ClusterError(self._name, f"worker {worker} has {theirs}; here: {ours}")
+            # What it could not even import comes as an exception of whatever kind.
+            if said is not None and not isinstance(said, OSError):
+                raise self._other(f"worker {worker}", said)
+
+    def _other(self, worker: str, said: OtherVersion | Exception) -> ClusterError:
+        has = said.version if isinstance(said, OtherVersion) else f"none that fits ({said})"
+        return ClusterError(
+            self._name, f"tdxreclaim {__version__} is here, {worker} has {has}: install the same"
+        )
 
     def _say(self, line: str) -> None:
         if line != self._said:
@@ -117,11 +137,10 @@ class Cluster(Pool):
 
 
 def _connect(name: str, address: str) -> Client:
-    match = _ADDRESS.fullmatch(address)
-    in_file = address.endswith(".json")
+    match = _ADDRESS.fullmatch(_in_file(address) if address.endswith(".json") else address)
     # Dask would try for good to connect to a port that there is not.
-    if not in_file and (match is None or not 0 < int(match[3]) < 1 << 16):
-        raise UsageError("--executor", f"{name!r} is not dask:HOST:PORT, or dask:FILE.json")
+    if match is None or not 0 < int(match[3]) < 1 << 16:
+        raise UsageError("--executor", f"{name!r} is not dask:HOST:PORT or dask:FILE.json")
     try:
         from distributed import Client
     except ModuleNotFoundError as error:
@@ -131,8 +150,22 @@ def _connect(name: str, address: str) -> Client:
     # What Dask logs of its connections we say in a line.
     logging.disable(logging.CRITICAL)
     gc.enable()  # off since the start, see __main__
-    where = {"scheduler_file": address} if in_file else {"address": address}
     try:
-        return Client(**where, timeout=_CONNECT_SECONDS, set_as_default=False)
+        return Client(match[0], timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise ClusterError(name, str(error)) from error
+
+
+def _in_file(path: str) -> str:
+    """Return the address in a file of ``dask scheduler --scheduler-file``.
+
+    Raises:
+        TdxReclaimError: it cannot be read, or has none.
+
+    """
+    try:
+        return str(json.loads(read_file(path))["address"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise MalformedInputError(
+            path, f"not what dask --scheduler-file writes ({error})"
+        ) from error

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Executor, Future
     from contextlib import AbstractContextManager
-    from multiprocessing.process import BaseProcess
     from queue import SimpleQueue
 
 Chunk = TypeVar("Chunk")
@@ -30,9 +29,6 @@ Result = TypeVar("Result")
 _MOST_JOBS = 1024
 
 _ADDRESS_PREFIX = "dask:"
-
-# Chunks at work or waiting, for each that is worked on: a worker never waits for the next.
-_AHEAD = 2
 
 _KILLED = "it killed the process that worked on it (out of memory?)"
 
@@ -44,8 +40,19 @@ executor_option = click.option(
 )
 
 
+def _parse_jobs(_: click.Context, __: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    from tdxreclaim.cli.values import parse_number
+
+    return max(1, parse_number("--jobs", text, _MOST_JOBS))
+
+
 jobs_option = click.option(
-    "--jobs", metavar="N", help="How many processes of this machine work; default: the CPUs."
+    "--jobs",
+    metavar="N",
+    callback=_parse_jobs,
+    help="How many processes of this machine work; default: the CPUs.",
 )
 
 
@@ -55,58 +62,32 @@ class Lost(NamedTuple):
     why: str
 
 
-class Agreed(NamedTuple):
-    """What has to be the same on every worker."""
+class OtherVersion(NamedTuple):
+    """A worker is of another version than who asks."""
 
     version: str
-    calibration: str | None = None
-    """Name or absolute path."""
-    digest: str | None = None
 
 
-class Differs(NamedTuple):
-    """What a worker has in place of what was agreed."""
-
-    theirs: str
-    ours: str
-
-
-def parse_jobs(text: str | None) -> int:
-    """Return the number of processes that ``--jobs`` asks for, at least 1.
+def open_workers(executor: str | None, jobs: int | None) -> AbstractContextManager[Workers]:
+    """Return the workers that ``--executor`` and ``--jobs`` (``None``: the CPUs) ask for.
 
     Raises:
-        UsageError: it is no number.
-
-    """
-    if text is None:
-        return len(os.sched_getaffinity(0))
-    from tdxreclaim.cli.values import parse_number
-
-    return max(1, parse_number("--jobs", text, _MOST_JOBS))
-
-
-def open_workers(
-    executor: str | None, jobs: int, *, calibration: str | None = None
-) -> AbstractContextManager[Workers]:
-    """Return the workers of ``--executor``; ``None``: *jobs* processes of this machine.
-
-    *calibration* is what the work reads, a name or an absolute path: it has to
-    be the same on every worker.
-
-    Raises:
-        UsageError: *executor* is none.
-        ClusterError: it cannot be reached, or a worker of it differs from us.
+        UsageError: an option makes no sense.
+        ClusterError: it cannot be reached, or a worker of it is of another version.
 
     """
     if executor is not None:
-        if not executor.startswith(_ADDRESS_PREFIX) or executor == _ADDRESS_PREFIX:
+        if not executor.startswith(_ADDRESS_PREFIX):
             raise UsageError("--executor", f"{executor!r} is not dask:ADDRESS")
+        if jobs is not None:
+            raise UsageError("--jobs", "has no effect with --executor, whose workers are there")
         from tdxreclaim.cli.cluster import Cluster
 
-        return Cluster(executor.removeprefix(_ADDRESS_PREFIX), agree(calibration))
+        return Cluster(executor.removeprefix(_ADDRESS_PREFIX))
+    count = len(os.sched_getaffinity(0)) if jobs is None else jobs
     # Under -E a new process would look into the current directory first, see _clean_start.
     unsafe = sys.flags.ignore_environment and not sys.flags.safe_path
-    return Workers() if jobs < 2 or unsafe else Processes(jobs)  # noqa: PLR2004
+    return Workers() if count < 2 or unsafe else Processes(count)  # noqa: PLR2004
 
 
 class Workers(contextlib.AbstractContextManager["Workers"]):
@@ -115,13 +96,21 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
     parallel = 1
     """How many chunks are worked on at once, as far as it is known."""
 
+    folder = ""
+    """What relative paths are relative to, for a worker; empty: it is where we are."""
+
     def each(
-        self, work: Callable[[Chunk], Result], chunks: Iterable[Chunk]
+        self,
+        work: Callable[[Chunk], Result],
+        chunks: Iterable[Chunk],
+        *,
+        split: Callable[[Chunk], Iterable[Chunk]] | None = None,  # noqa: ARG002 - only we die of it
     ) -> Iterator[tuple[Chunk, Result | Lost]]:
         """Give each chunk with its result as it is done; takes *chunks* only as it goes on.
 
         *work* is a function of a module (or a ``partial`` of one): workers
-        import it.  A bug in it is raised here.
+        import it.  A bug in it is raised here.  *split* cuts a chunk whose
+        worker died: its pieces come in its place, so that only one is lost.
         """
         for chunk in chunks:
             yield chunk, _result(work, chunk)
@@ -133,17 +122,26 @@ class Workers(contextlib.AbstractContextManager["Workers"]):
 class Pool(Workers):
     """Workers behind a `concurrent.futures.Executor`, which may die."""
 
+    ahead = 1
+    """Chunks handed over, for each that is worked on."""
+
     def each(
-        self, work: Callable[[Chunk], Result], chunks: Iterable[Chunk]
+        self,
+        work: Callable[[Chunk], Result],
+        chunks: Iterable[Chunk],
+        *,
+        split: Callable[[Chunk], Iterable[Chunk]] | None = None,
     ) -> Iterator[tuple[Chunk, Result | Lost]]:
         """Give each chunk with its result as it is done; see `Workers.each`."""
         suspects: list[Chunk] = []
         for chunk, result in self._together(work, iter(chunks)):
-            if result is None:
+            if result is not None:
+                yield chunk, result[0]
+            elif split is None:
                 suspects.append(chunk)
             else:
-                yield chunk, result[0]
-        # Any of those that were under way may have been at fault: alone, it shows.
+                suspects += split(chunk)
+        # It may have died of what ran beside it, or for want of memory: alone, it shows.
         for suspect in suspects:
             for chunk, result in self._together(work, iter((suspect,))):
                 yield chunk, Lost(_KILLED) if result is None else result[0]
@@ -158,7 +156,7 @@ class Pool(Workers):
         running: dict[Future[Result | Lost], Chunk] = {}
         try:
             while True:
-                for chunk in islice(chunks, max(0, _AHEAD * self.parallel - len(running))):
+                for chunk in islice(chunks, max(0, self.ahead * self.parallel - len(running))):
                     future = self.submit(work, chunk)
                     running[future] = chunk
                     future.add_done_callback(done.put)
@@ -184,58 +182,89 @@ class Pool(Workers):
 
 
 class Processes(Pool):
-    """Processes of this machine, started as they are needed."""
+    """Processes of this machine, started as they are needed.
+
+    Each is an executor of its own with one chunk at a time: one that dies
+    takes no other with it, and it is known what it had.
+    """
 
     def __init__(self, jobs: int) -> None:
         self.parallel = jobs
-        self._pool: Executor | None = None
-        self._others: set[BaseProcess] = set()
+        self._idle: list[Executor] = []
+        self._busy: dict[Future[Any], Executor] = {}
 
     def submit(self, work: Callable[[Chunk], Result], chunk: Chunk) -> Future[Result | Lost]:
-        """Hand over one chunk, to new processes if one of those before died."""
+        """Hand over one chunk."""
         from concurrent.futures import BrokenExecutor
+        from multiprocessing import resource_tracker
 
         with _clean_start():
-            try:
-                return self._open().submit(_result, work, chunk)
-            except BrokenExecutor:
-                self._close()
-                return self._open().submit(_result, work, chunk)
+            if not self._idle:
+                # Before the next line: it lets signals through as it starts.
+                resource_tracker.ensure_running()
+            with _undisturbed():
+                process = self._idle.pop() if self._idle else _start()
+                try:
+                    future = process.submit(_result, work, chunk)
+                except BrokenExecutor:  # killed while it had nothing to do
+                    process = _start()
+                    future = process.submit(_result, work, chunk)
+                self._busy[future] = process
+        return future
 
     def outcome(self, future: Future[Result | Lost]) -> tuple[Result | Lost] | None:
-        """Return what came out, ``None`` if a process died: which one had it, nobody knows."""
+        """Return what came out, ``None`` if the process died."""
         from concurrent.futures import BrokenExecutor
 
-        try:
-            return (future.result(),)
-        except BrokenExecutor:
+        process = self._busy.pop(future)
+        if isinstance(future.exception(), BrokenExecutor):
+            process.shutdown()
             return None
-
-    def _open(self) -> Executor:
-        if self._pool is None:
-            import gc
-            import multiprocessing
-            from concurrent.futures import ProcessPoolExecutor
-
-            gc.enable()  # off since the start, see __main__
-            self._others = set(multiprocessing.active_children())
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__])
-            self._pool = ProcessPoolExecutor(self.parallel, context, _obey_parent)
-        return self._pool
-
-    def _close(self) -> None:
-        if self._pool is not None:
-            import multiprocessing
-
-            # What still runs is not wanted any more: reading does no harm by half.
-            for process in {*multiprocessing.active_children()} - self._others:
-                process.kill()
-            self._pool.shutdown(cancel_futures=True)
-            self._pool = None
+        self._idle.append(process)
+        return (future.result(),)
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        with _undisturbed():
+            self._end()
+
+    def _end(self) -> None:
+        import gc
+        from multiprocessing import active_children
+
+        if self._busy:
+            # What still runs is not wanted any more, and nothing is left half done by it.
+            for child in active_children():
+                child.kill()
+        while self._idle or self._busy:
+            process = self._idle.pop() if self._idle else self._busy.popitem()[1]
+            process.shutdown(cancel_futures=True)
+            del process
+        # What they shared goes with them: __main__ ends without a word to whoever keeps count.
+        gc.collect()
+
+
+def _start() -> Executor:
+    import gc
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    gc.enable()  # off since the start, see __main__
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(1, context, _obey_parent)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put Ctrl-C and the like off until it is done; what starts meanwhile has them blocked."""
+    import signal
+
+    numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -264,6 +293,7 @@ def _obey_parent() -> None:
     import threading
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGHUP})
     parent = multiprocessing.parent_process()
 
     def end() -> None:
@@ -283,34 +313,14 @@ def _result(work: Callable[[Chunk], Result], chunk: Chunk) -> Result | Lost:
         return Lost("there is not enough memory for it")
 
 
-def agree(calibration: str | None) -> Agreed:
-    """Return what this installation has."""
-    if calibration is None:
-        return Agreed(__version__)
-    from tdxreclaim.costs.shipped import digest
-
-    return Agreed(__version__, calibration, digest(calibration))
-
-
-def difference(agreed: Agreed) -> Differs | None:
-    """Return how this installation differs from the one that asks, ``None``: in nothing."""
-    if agreed.version != __version__:
-        return Differs(f"tdxreclaim {__version__}", f"tdxreclaim {agreed.version}")
-    if agreed.calibration is None:
-        return None
-    try:
-        own = agree(agreed.calibration)
-    except TdxReclaimError as error:
-        return Differs(str(error), f"calibration {agreed.calibration}")
-    if own == agreed:
-        return None
-    name = f"calibration {agreed.calibration}"
-    return Differs(f"{name} of digest {own.digest}", f"digest {agreed.digest}")
+def other_version(version: str) -> OtherVersion | None:
+    """Return which version this is, ``None`` if it is *version*."""
+    return None if version == __version__ else OtherVersion(__version__)
 
 
 def checked_result(
-    work: Callable[[Chunk], Result], chunk: Chunk, agreed: Agreed
-) -> Result | Lost | Differs:
-    """Return the result of *chunk*, unless this worker is not what was agreed."""
-    differs = difference(agreed)
-    return _result(work, chunk) if differs is None else differs
+    work: Callable[[Chunk], Result], chunk: Chunk, version: str
+) -> Result | Lost | OtherVersion:
+    """Return the result of *chunk*, unless this worker is not of *version*."""
+    other = other_version(version)
+    return _result(work, chunk) if other is None else other

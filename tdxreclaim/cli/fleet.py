@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import click
 
+from tdxreclaim.cli.executors import executor_option, jobs_option, open_workers
 from tdxreclaim.cli.output import (
     emit_chunks,
     format_option,
     help_option,
+    output_option,
     terminal_width,
     wants_color,
 )
@@ -32,10 +33,9 @@ MERGE = "merge"
 @format_option(*FORMATS)
 @click.option("--triage", is_flag=True, help="Run triage on each capture and rank the findings.")
 @click.option("--shard", metavar="I/N", help="Do only part I of N, to be merged later.")
-@click.option("--jobs", metavar="N", help="Captures read side by side; default: the CPUs.")
-@click.option(
-    "--output", "-o", metavar="FILE", help="Write to FILE atomically; - is standard output."
-)
+@jobs_option
+@executor_option
+@output_option
 @click.option(
     "--exit-zero", is_flag=True, help="Exit 0 whatever is found; errors still exit non-zero."
 )
@@ -49,7 +49,8 @@ def fleet(
     format_: str,
     triage: bool,
     shard: str | None,
-    jobs: str | None,
+    jobs: int | None,
+    executor: str | None,
     output: str | None,
     exit_zero: bool,
 ) -> None:
@@ -69,17 +70,20 @@ def fleet(
     if shard is not None and format_ != "jsonl":
         raise UsageError("--shard", "needs --format jsonl, which merge reads")
     merging = sources[0] == MERGE
-    if merging and (triage or shard):
-        raise UsageError(MERGE, "takes no --triage and no --shard")
+    if merging and (triage or shard or executor):
+        raise UsageError(MERGE, "takes no --triage, no --shard and no --executor")
     tally = Tally()
-    with Progress("fleet", "hosts") as progress:
-        reader = Reader(tally, part, progress.show, workers=_jobs(jobs), triage=triage)
+    with open_workers(executor, jobs) as workers, Progress("fleet", "hosts") as progress:
+        reader = Reader(tally, part, progress.show, workers, triage=triage)
         if merging:
             reader.merge(sources[1:])
         else:
             reader.read(sources)
     found = tally.finish(_clearing())
     emit_chunks(_pieces(found, format_, part), output)
+    if reader.interrupted:
+        click.echo("tdxreclaim: fleet: interrupted: the rest counts as refused", err=True)
+        ctx.exit(ExitStatus.INTERRUPTED)
     ctx.exit(ExitStatus.FINDINGS if found.needs_action and not exit_zero else 0)
 
 
@@ -110,11 +114,3 @@ def _parse_shard(text: str | None) -> Shard:
     from tdxreclaim.cli.values import parse_part
 
     return Shard() if text is None else Shard(*parse_part("--shard", text))
-
-
-def _jobs(text: str | None) -> int:
-    if text is None:
-        return len(os.sched_getaffinity(0))
-    from tdxreclaim.cli.values import parse_number
-
-    return max(1, parse_number("--jobs", text, 1024))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import zlib
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from tdxreclaim.cli.fleet_captures import check_all
 from tdxreclaim.errors import MalformedInputError, TdxReclaimError, UsageError
 from tdxreclaim.facts.sources.rows import (
     Form,
@@ -31,10 +30,11 @@ from tdxreclaim.fleet.documents import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from tdxreclaim.cli.executors import Workers
+    from tdxreclaim.cli.fleet_captures import Checked
     from tdxreclaim.facts.sources.rows import Rows
-    from tdxreclaim.fleet.answer import Answer
     from tdxreclaim.fleet.tally import Tally
 
 _TOLD_EVERY = 1 << 12
@@ -54,48 +54,6 @@ class Shard(NamedTuple):
         return zlib.crc32(name.encode("utf-8", "surrogateescape")) % self.of == self.part - 1
 
 
-class Checked(NamedTuple):
-    """What a worker says of one capture: an answer and findings, or why there is none."""
-
-    answer: Answer | None
-    findings: tuple[tuple[str, str], ...] = ()
-    what: str = ""
-    why: str = ""
-
-
-def check_capture(path: str, *, triage: bool) -> Checked:
-    """Return the answer for the captured host at *path*; never raises but for our bugs."""
-    from tdxreclaim.facts.host import read_host
-    from tdxreclaim.facts.sources.recognise import open_capture
-    from tdxreclaim.fleet.answer import answer_of
-    from tdxreclaim.policy.decide import decide
-
-    try:
-        with contextlib.closing(open_capture(path).source) as source:
-            answer = answer_of(decide(read_host(source)))
-    except TdxReclaimError as error:
-        return Checked(None, what=error.what, why=error.why)
-    if not triage:
-        return Checked(answer)
-    try:
-        return Checked(answer, _findings(path))
-    except TdxReclaimError as error:
-        return Checked(answer, what=path, why=f"triage: {error.why}")
-
-
-def _findings(path: str) -> tuple[tuple[str, str], ...]:
-    from tdxreclaim.cli.triage import run_triage
-
-    found = run_triage((path,), None, None)
-    return tuple((f.kind.id, str(f.severity)) for f in found.findings if f.severity.counts)
-
-
-def _ignore_interrupts() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 class Reader:
     """Fills a tally; what it holds in the end does not depend on the order."""
 
@@ -104,15 +62,17 @@ class Reader:
         tally: Tally,
         shard: Shard,
         told: Callable[[int, int | None], None],
+        workers: Workers,
         *,
-        workers: int,
         triage: bool,
     ) -> None:
         self._tally = tally
         self._shard = shard
         self._told = told
         self._workers = workers
-        self._check = partial(check_capture, triage=triage)
+        self._triage = triage
+        self.interrupted = False
+        """Whether captures were left out by Ctrl-C; they are refused."""
         self._done = 0
         self._parts: list[PartRow] = []
 
@@ -160,34 +120,27 @@ class Reader:
                 raise MalformedInputError("merge", f"part {index} is {times}")
 
     def _captures(self, names: list[str]) -> None:
-        for name, checked in zip(names, self._checked(names), strict=True):
-            if checked.why:
-                self._tally.refuse(checked.what, checked.why)
-            if checked.answer is not None:
-                self._tally.source(name, 1)
-                self._tally.add(name, checked.answer)
-                for id_, severity in checked.findings:
-                    self._tally.finding(id_, severity, [name])
-            self._tell(len(names))
+        left = dict.fromkeys(names)
+        try:
+            for name, checked in check_all(self._workers, names, triage=self._triage):
+                self._capture(name, checked)
+                del left[name]
+                self._tell(len(names))
+        except KeyboardInterrupt:
+            if len(left) == len(names):
+                raise
+            self.interrupted = True
+        for name in left:
+            self._tally.refuse(name, "not read: interrupted")
 
-    def _checked(self, names: list[str]) -> Iterator[Checked]:
-        workers = min(self._workers, len(names))
-        if workers < 2:  # noqa: PLR2004 - alone it is quicker without another process
-            yield from map(self._check, names)
-            return
-        from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
-
-        given = 0
-        with ProcessPoolExecutor(workers, initializer=_ignore_interrupts) as pool:
-            try:
-                for checked in pool.map(self._check, names):
-                    yield checked
-                    given += 1
-            except BrokenExecutor:
-                # Killed from outside, for its memory most likely.
-                why = "a process that read captures was killed: fewer --jobs"
-                for name in names[given:]:
-                    yield Checked(None, what=name, why=why)
+    def _capture(self, name: str, checked: Checked) -> None:
+        if checked.why:
+            self._tally.refuse(checked.what, checked.why)
+        if checked.answer is not None:
+            self._tally.source(name, 1)
+            self._tally.add(name, checked.answer)
+            for id_, severity in checked.findings:
+                self._tally.finding(id_, severity, [name])
 
     def _tell(self, total: int | None = None) -> None:
         self._done += 1

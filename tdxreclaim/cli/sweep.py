@@ -9,7 +9,7 @@ import click
 
 from tdxreclaim import __version__
 from tdxreclaim.cli import completion
-from tdxreclaim.cli.executors import executor_option, jobs_option, open_workers, parse_jobs
+from tdxreclaim.cli.executors import executor_option, jobs_option, open_workers
 from tdxreclaim.cli.output import (
     calibration_option,
     color_option,
@@ -54,7 +54,7 @@ def sweep(
     svg: str | None,
     calibration: str,
     shard: str | None,
-    jobs: str | None,
+    jobs: int | None,
     executor: str | None,
     color: str,
 ) -> None:
@@ -84,7 +84,7 @@ def sweep(
         raise UsageError(plan[1], "one plan at a time (or merge FILE...)")
     part = None if shard is None else Shard(*parse_part("--shard", shard))
     job = _read_job(plan[0], calibration)
-    _run(job, part, show, executor=executor, jobs=parse_jobs(jobs))
+    _run(job, part, show, executor=executor, jobs=jobs)
 
 
 class _Shown(NamedTuple):
@@ -121,7 +121,9 @@ def _read_job(path: str, calibration: str) -> Job:
     return make_job(plan, read_calibration(calibration), what)
 
 
-def _run(job: Job, shard: Shard | None, show: _Shown, *, executor: str | None, jobs: int) -> None:
+def _run(
+    job: Job, shard: Shard | None, show: _Shown, *, executor: str | None, jobs: int | None
+) -> None:
     from tdxreclaim.cli import parts
     from tdxreclaim.cli.sweep_run import Results, Shard, do_missing, header_of, keep
 

@@ -15,32 +15,15 @@ def read_calibration(name: str) -> Calibration:
         HostReadError, MalformedInputError: the file; with the field, of a bad one.
 
     """
-    from tdxreclaim.costs.toml import load
-
-    return load(_read_text(name), name)
-
-
-def digest(name: str) -> str:
-    """Return the SHA-256 of a calibration's text, 64 hexadecimal digits.
-
-    Raises:
-        HostReadError, MalformedInputError: the file cannot be read.
-
-    """
-    from hashlib import sha256
-
-    return sha256(_read_text(name).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _read_text(name: str) -> str:
     from tdxreclaim.costs.calibration import SHIPPED
+    from tdxreclaim.costs.toml import load
     from tdxreclaim.errors import HostReadError
     from tdxreclaim.facts.sources.base import read_file
 
     if name in SHIPPED:
-        return read_shipped_calibration(name)
+        return load(read_shipped_calibration(name), name)
     try:
-        return read_file(name)
+        text = read_file(name)
     except HostReadError as error:
         if "/" in name or name.endswith(".toml"):
             raise
@@ -48,6 +31,7 @@ def _read_text(name: str) -> str:
         raise HostReadError(
             name, f"{error.why}; shipped calibrations: {known}", error.errno
         ) from error
+    return load(text, name)
 
 
 _CALIBRATIONS = "tdxreclaim.costs.calibrations"

@@ -137,8 +137,10 @@ class Tally:
     def refuse(self, what: str, why: str) -> None:
         """Note what gave no answer."""
         self._refused_count += 1
-        if len(self._refused) < MOST_LISTED:
-            self._refused.append(Refused(what, why))
+        self._refused.append(Refused(what, why))
+        if len(self._refused) > 2 * MOST_LISTED:
+            # The first by name, not the first to come.
+            self._refused = sorted(self._refused)[:MOST_LISTED]
 
     def duplicate(self, count: int) -> None:
         """Note rows that another run found to be of a host it had."""
@@ -206,7 +208,7 @@ class Tally:
             duplicates=self._duplicate_count,
             duplicated=tuple(sorted(again)[:MOST_LISTED]),
             sources=tuple(sorted(self._sources.items())),
-            refused=tuple(sorted(self._refused)),
+            refused=tuple(sorted(self._refused)[:MOST_LISTED]),
             refused_count=self._refused_count,
             findings=_ranked(self._findings),
             clearing_a_page=clearing_a_page,

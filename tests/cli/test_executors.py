@@ -5,13 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import sys
 from itertools import count
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tdxreclaim import __version__
-from tdxreclaim.cli.executors import Agreed, Differs, Lost, agree, difference, open_workers
+from tdxreclaim.cli.executors import Lost, open_workers
 from tdxreclaim.errors import HostReadError, UsageError
 
 if TYPE_CHECKING:
@@ -109,19 +109,12 @@ def test_another_executor_is_refused(executor: str) -> None:
         open_workers(executor, 1)
 
 
-def test_workers_agree_in_version_and_calibration(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.toml"
-    mine.write_text("one")
-    agreed = agree(str(mine))
-    assert difference(agreed) is None
+def test_without_dask_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r'pip install "tdxreclaim\[cluster\]"'):
+        open_workers("dask:127.0.0.1:8786", None)
 
-    mine.write_text("other")
-    differs = difference(agreed)
-    assert differs is not None
-    assert str(agreed.digest) in differs.ours
-    mine.unlink()
-    differs = difference(agreed)
-    assert differs is not None
-    assert "No such file" in differs.theirs
 
-    assert difference(Agreed("0.0.9")) == Differs(f"tdxreclaim {__version__}", "tdxreclaim 0.0.9")
+def test_jobs_are_not_those_of_a_cluster() -> None:
+    with pytest.raises(UsageError, match="--jobs: has no effect with --executor"):
+        open_workers("dask:127.0.0.1:8786", 2)

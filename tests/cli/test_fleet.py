@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -37,7 +38,8 @@ amd,AuthenticAMD,25,17,,
 
 
 def told(run: RunTool, *arguments: str, cwd: Path | None = None) -> dict[str, Any]:
-    ran = run("fleet", *arguments, "--format", "json", cwd=cwd)
+    here = () if "--jobs" in arguments else ("--jobs", "1")
+    ran = run("fleet", *arguments, *here, "--format", "json", cwd=cwd)
     document: dict[str, Any] = json.loads(ran.out)
     jsonschema.validate(document, json.loads(read_schema("fleet")))
     assert ran.status == (20 if document["needs_action"] else 0)
@@ -128,11 +130,11 @@ def test_parts_merge_to_the_whole(
     parts: int, mixed: Path, inventory: Path, tmp_path: Path, run: RunTool
 ) -> None:
     sources = (str(mixed), str(inventory))
-    whole = run("fleet", *sources, "-f", "json").out
+    whole = run("fleet", *sources, "-f", "json", "--jobs", "1").out
     files = []
     for part in range(1, parts + 1):
         files.append(str(tmp_path / f"{part}.jsonl"))
-        arguments = ("--shard", f"{part}/{parts}", "-f", "jsonl", "-o", files[-1])
+        arguments = ("--shard", f"{part}/{parts}", "-f", "jsonl", "-o", files[-1], "--jobs", "1")
         assert run("fleet", *sources, *arguments).status in (0, 20)
 
     assert run("fleet", "merge", *reversed(files), "-f", "json").out == whole
@@ -295,7 +297,7 @@ def test_usage(arguments: tuple[str, ...], what: str, run: RunTool) -> None:
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_every_format_names_who_is_at_risk_or_counts_them(format_: str, run: RunTool) -> None:
-    ran = run("fleet", *NAMES, "--format", format_, cwd=HOSTS)
+    ran = run("fleet", *NAMES, "--format", format_, "--jobs", "1", cwd=HOSTS)
 
     assert (ran.status, ran.err) == (20, "")
     if format_ == "prometheus":
@@ -308,7 +310,8 @@ def test_every_format_names_who_is_at_risk_or_counts_them(format_: str, run: Run
         assert samples["at-risk",] == 1
     else:
         assert "spr-6.18-at-risk" in ran.out
-    assert run("fleet", *NAMES, "--format", format_, "--exit-zero", cwd=HOSTS).status == 0
+    few = ("spr-6.18-at-risk", "--jobs", "1")
+    assert run("fleet", *few, "--format", format_, "--exit-zero", cwd=HOSTS).status == 0
 
 
 def test_csv_has_every_host(mixed: Path, run: RunTool) -> None:
@@ -396,16 +399,33 @@ def test_the_page_sorts_and_filters(run: RunTool, tmp_path: Path) -> None:
     assert f"1 of {len(NAMES)} hosts" in filtered
 
 
-def _killed(_: str, *, triage: bool) -> None:  # noqa: ARG001 - as check_capture
-    os.kill(os.getpid(), 9)
+WORKER = """
+import os
+from tdxreclaim.cli import fleet_captures
+
+def check_captures(names, **how):
+    if any(name.startswith("gnr-6") for name in names):
+        os.kill(os.getpid(), 9)
+    return fleet_captures.check_captures(names, **how)
+"""
 
 
-def test_a_worker_that_is_killed_refuses_what_it_had(
-    run: RunTool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("together", [1, 3, 100])
+def test_a_capture_that_kills_its_worker_is_refused_and_no_other(
+    together: int, run: RunTool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("tdxreclaim.cli.fleet_reader.check_capture", _killed)
-    document = told(run, *NAMES[:3], "--jobs", "2", cwd=HOSTS)
-    assert [one["source"] for one in document["refused"]] == NAMES[:3]
+    (tmp_path / "killing_worker.py").write_text(WORKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "killing_worker", raising=False)
+    worker = importlib.import_module("killing_worker")
+    monkeypatch.setattr("tdxreclaim.cli.fleet_captures.check_captures", worker.check_captures)
+    monkeypatch.setattr("tdxreclaim.cli.fleet_captures._MOST_AT_ONCE", together)
+    document = told(run, *NAMES, "--jobs", "2", cwd=HOSTS)
+
+    refused = [one["source"] for one in document["refused"]]
+    assert refused == [name for name in NAMES if name.startswith("gnr-6")]
+    assert "killed the process" in document["refused"][0]["why"]
+    assert document["hosts"] == len(NAMES) - len(refused)
 
 
 def test_an_empty_folder_and_a_host_whose_triage_fails_are_counted(
