@@ -5,8 +5,8 @@ from itertools import product
 
 import pytest
 
-from tdxreclaim.engine.leaves import CONDITIONS
-from tdxreclaim.engine.module import Actor, Machine, Platform
+from tdxreclaim.engine.leaves import CONDITIONS, Call
+from tdxreclaim.engine.module import Actor, Machine, MachineCheck, Platform
 from tdxreclaim.engine.pages import PageStore
 from tdxreclaim.engine.states import (
     PAGES,
@@ -19,6 +19,7 @@ from tdxreclaim.engine.states import (
     Use,
 )
 from tdxreclaim.engine.truth import Key, Op, Seen
+from tdxreclaim.errors import UsageError
 from tdxreclaim.tables.modulechecks import ALL_LEAVES, CHECKS, Condition
 from tdxreclaim.tables.seamcalls import Leaf, Operand, Reply, Status
 
@@ -220,6 +221,87 @@ def test_a_resume_needs_a_saved_point_and_a_start_throws_it_away() -> None:
     assert one.call(leaf) == interrupted
     assert one.call(leaf).status is S.TDX_SUCCESS
     assert one.call(leaf, resume=True).status is S.TDX_WBCACHE_RESUME_ERROR
+
+
+def test_a_saved_point_is_of_one_package() -> None:
+    one = machine(packages=3)
+    one.call(Leaf.TDH_VP_FLUSH)
+    one.call(Leaf.TDH_MNG_VPFLUSHDONE)
+    leaf, interrupted = Leaf.TDH_PHYMEM_CACHE_WB, Reply(S.TDX_INTERRUPTED_RESUMABLE)
+    one.script(leaf, 1, interrupted)
+
+    assert one.call(leaf, 1) == interrupted
+    for package in (0, 2):
+        assert one.call(leaf, package, resume=True).status is S.TDX_WBCACHE_RESUME_ERROR
+    assert one.call(leaf, 1, resume=True).status is S.TDX_SUCCESS
+
+
+def test_the_hkid_is_free_once_every_package_wrote_back_in_whatever_order() -> None:
+    one = machine(packages=3)
+    one.call(Leaf.TDH_VP_FLUSH)
+    one.call(Leaf.TDH_MNG_VPFLUSHDONE)
+    for package in (2, 0):
+        assert one.call(Leaf.TDH_PHYMEM_CACHE_WB, package).status is S.TDX_SUCCESS
+        assert one.call(Leaf.TDH_MNG_KEY_FREEID).status is S.TDX_WBCACHE_NOT_COMPLETE
+    assert one.call(Leaf.TDH_PHYMEM_CACHE_WB, 1).status is S.TDX_SUCCESS
+    assert one.call(Leaf.TDH_MNG_KEY_FREEID).status is S.TDX_SUCCESS
+
+
+def test_scripted_replies_come_in_their_order() -> None:
+    one = machine()
+    busy, invalid = Reply(S.TDX_OPERAND_BUSY, Operand.RCX), Reply(S.TDX_OPERAND_INVALID)
+    one.script(Leaf.TDH_MEM_RANGE_BLOCK, 0, busy)
+    one.script(Leaf.TDH_MEM_RANGE_BLOCK, 0, invalid)
+    assert [one.call(Leaf.TDH_MEM_RANGE_BLOCK) for _ in range(2)] == [busy, invalid]
+
+
+@pytest.mark.parametrize(
+    ("condition", "uses"),
+    [
+        (Condition.IS_TDVPR, {Use.TDVPR}),
+        (Condition.IS_NDA, {Use.NDA}),
+        (Condition.HELD_BY_A_TD, set(Use) - {Use.NDA, Use.RSVD}),
+        (Condition.NOT_BLOCKED_YET, set(Use) - {Use.BLOCKED}),
+        (Condition.MAPPED, {Use.MAPPED}),
+        (Condition.LEAF_ENTRY, {Use.MAPPED, Use.BLOCKED}),
+        (Condition.BLOCKED, {Use.BLOCKED}),
+    ],
+    ids=lambda value: value.name if isinstance(value, Condition) else "",
+)
+def test_which_pages_meet_a_condition(condition: Condition, uses: set[Use]) -> None:
+    holds = CONDITIONS[condition]
+    td = machine().td
+    assert {use for use in Use if holds(Call(td, use, tracked=False, number=0))} == uses
+
+
+def test_a_line_that_is_like_its_page_again_is_not_kept_apart() -> None:
+    one = machine()
+    same = one.line(0, 5)
+    one.set_line(0, 5, same._replace(health=Health.POISON_HARDWARE))
+    one.set_line(0, 6, same._replace(health=Health.POISON_HARDWARE))
+    assert set(one.lines[0]) == {5, 6}
+    one.set_line(0, 5, same)
+    assert set(one.lines[0]) == {6}
+    one.set_line(0, 6, same)
+    assert not one.lines
+
+
+def test_a_machine_check_has_the_address_of_its_line() -> None:
+    check = MachineCheck(
+        pfn=0x1000, line=3, by=Actor.HOST, key=Key.GLOBAL, cause=Health.POISON_HARDWARE
+    )
+    assert check.address == 0x10000C0
+
+
+@pytest.mark.parametrize("packages", [1, 64])
+def test_a_host_may_have_as_many_packages(packages: int) -> None:
+    assert Platform(erratum=True, packages=packages).packages == packages
+
+
+@pytest.mark.parametrize("packages", [-1, 0, 65])
+def test_a_host_cannot_have_as_many_packages(packages: int) -> None:
+    with pytest.raises(UsageError, match="is not between 1 and 64"):
+        Platform(erratum=True, packages=packages)
 
 
 def test_a_leaf_that_no_teardown_makes_is_refused() -> None:

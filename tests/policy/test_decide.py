@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tdxreclaim.costs.scene import set_scene
 from tdxreclaim.engine.plan import ClearWhen
 from tdxreclaim.facts.cpu import CpuGroup
-from tdxreclaim.facts.evidence import Coverage, Evidence, Fact, Gap, Origin, Part
+from tdxreclaim.facts.evidence import NOT_NEEDED, Coverage, Evidence, Fact, Gap, Origin, Part
 from tdxreclaim.facts.fake import FakedCpu, fake_cpu, fake_kernel, nothing_known
 from tdxreclaim.facts.host import read_host
 from tdxreclaim.facts.images.parts import Configuration, Images, KernelPart
@@ -26,8 +26,8 @@ from tdxreclaim.report.check.report import Report
 from tdxreclaim.report.check.text import render
 from tdxreclaim.tables.cpus import CPUS, Vfm
 from tdxreclaim.tables.errata import ERRATA, Erratum
+from tdxreclaim.tables.kernels import FIRST_THAT_SKIPS, Clearing, Kexec
 from tdxreclaim.tables.kernels import KERNELS as KERNEL_ROWS
-from tdxreclaim.tables.kernels import Clearing, Kexec
 from tdxreclaim.tables.releases import Version
 from tdxreclaim.tables.sources import Certainty, Citation
 
@@ -567,7 +567,7 @@ KERNELS = [
     pytest.param({"release": "7.2"}, Clearing.ON_ERRATUM, "release-listed", id="7.2-release"),
     pytest.param({"release": "7.3.4"}, Clearing.ON_ERRATUM, "release-listed", id="7.3"),
     pytest.param(
-        {"release": "7.4.1", "kallsyms": NEWEST},
+        {"release": f"{NEWER}.1", "kallsyms": NEWEST},
         Clearing.ON_ERRATUM,
         "symbols-clear-on-erratum",
         id="newer-whose-symbols-fit",
@@ -889,7 +889,7 @@ def test_symbols_tell_the_row_whose_teardown_a_kernel_has() -> None:
     assert row("acme", "t tdx_clear_page") == "6.16"
     assert row("acme", *CORE) == "6.16"
     assert row(f"{NEWER}.0", "T tdx_quirk_reset_paddr", "T tdx_sys_disable") == "7.2"
-    assert row("7.4.0", page, paddr) == "6.19"
+    assert row(f"{NEWER}.0", page, paddr) == "6.19"
     assert row("acme") is None
 
 
@@ -914,9 +914,12 @@ def test_a_newer_release_is_judged_by_its_symbols_and_said_to_be_newer() -> None
         Certainty.INFERRED,
     )
     assert "newer" in newer.kernel.kexec_because
-    assert any("7.4.1 is newer than what is known here (7.3)" in each for each in newer.warnings)
+    assert any(
+        f"{NEWER}.1 is newer than what is known here ({KERNEL_ROWS[-1].last})" in each
+        for each in newer.warnings
+    )
     assert not _warned(host(SPR, release="7.3.4", kallsyms=NEWEST), "newer")
-    without = decide(host(SPR, release="7.4.1"))
+    without = decide(host(SPR, release=f"{NEWER}.1"))
     assert without.kernel.clearing is Clearing.UNKNOWN
     assert without.kernel.row is None
 
@@ -1256,3 +1259,162 @@ def test_what_was_not_read_is_what_to_read() -> None:
     decision = decide(facts._replace(coverage=Coverage((unread,))))
     assert decision.posture is Posture.UNKNOWN
     assert "Let proc/kallsyms be read" in decision.advice[0]
+
+
+@pytest.mark.parametrize(
+    ("facts", "advice"),
+    [
+        (host(cpuinfo(), release="6.18.2"), "Nothing while TDX is off. Once it is on, this CPU"),
+        (host(cpuinfo(), release="6.12"), "Nothing while TDX is off. Once it is on, this CPU"),
+        (host(cpuinfo(model=0xAD), release="6.12"), "Nothing: this kernel runs no TD. For TDX"),
+        (host(cpuinfo(model=0xAD), release="6.17"), "Nothing while TDX is off. For TDX"),
+        (host(cpuinfo(model=0xAD), release="6.18"), "Nothing while TDX is off. With TDX on this"),
+        (host(cpuinfo(flags="movdir64b hypervisor")), "Run this on the host, or on a capture"),
+        (host(SPR, release="6.17"), "Leave the clearing alone"),
+        (host(GNR, release="6.17"), f"Move to {FIRST_THAT_SKIPS} or later."),
+        (host(GNR, release="6.18.2"), "Nothing. If a TD is slow"),
+        (host(cpuinfo(flags=ACTIVE), release="6.18.2"), "Start no TD and reuse no TD's page"),
+        (host(SPR, release="6.17.0-5-generic"), "Look in /proc/kallsyms (no root needed): with"),
+    ],
+)
+def test_what_is_advised_first(facts: HostFacts, advice: str) -> None:
+    assert decide(facts).advice[0].startswith(advice)
+
+
+def test_another_host_than_a_guest_without_tdx_is_advised_nothing() -> None:
+    assert decide(host(cpuinfo(AMD, 26, 2))).advice == ()
+
+
+def test_both_generations_clear_where_the_flag_is_set() -> None:
+    both = " Here both clear."
+    assert decide(host(SPR, release="6.17.0-5-generic")).advice[0].endswith(both)
+    assert not decide(host(GNR, release="6.17.0-5-generic")).advice[0].endswith(both)
+    unflagged = host(cpuinfo(flags=ACTIVE), release="6.17.0-5-generic")
+    assert not decide(unflagged).advice[0].endswith(both)
+
+
+def test_an_erratum_honoured_later_is_not_said_to_be_cleared_by_every_release() -> None:
+    facts = host(cpuinfo(model=0xAD), release="7.2")
+    late = MADE_UP._replace(flag="made_up", honoured_since=Version(7, 1))
+    advice = "no release is known that clears for made_up"
+    assert advice in decide(facts, (*ERRATA, late)).advice[0]
+    assert advice not in decide(facts, (*ERRATA, FLAGGED)).advice[0]
+
+
+def test_the_first_gap_is_named_and_the_others_are_counted() -> None:
+    gaps = tuple(Gap(f"file-{n}", f"why {n}") for n in range(3))
+    facts = host(GNR, release="6.18.2")
+
+    def because(*given: Gap) -> str:
+        return decide(facts._replace(coverage=Coverage(given))).because
+
+    assert because(gaps[0]).endswith("file-0: why 0")
+    assert because(*gaps[:2]).endswith("file-0: why 0, and 1 more")
+    assert because(*gaps).endswith("file-0: why 0, and 2 more")
+
+
+def test_what_was_not_read_of_the_kernel_is_named_first_to_last() -> None:
+    gaps = tuple(Gap(f"file-{n}", f"why {n}", Part.KERNEL) for n in range(2))
+    decision = decide(host(GNR, release="6.18.2")._replace(coverage=Coverage(gaps)))
+    assert decision.posture is Posture.UNKNOWN
+    assert decision.posture_because == "file-0 was not read (why 0)"
+
+
+def test_a_gap_of_the_state_matters_until_the_module_shows_itself() -> None:
+    gap = Coverage((Gap("sys/module", "refused", Part.STATE),))
+    active = host(GNR, kallsyms=NEW)._replace(coverage=gap)
+    shown = host(GNR, kallsyms=NEW, parameter="Y\n")._replace(coverage=gap)
+    assert decide(active).posture is Posture.UNKNOWN
+    assert decide(shown).posture is Posture.SKIPS_SAFELY
+
+
+def test_an_idle_or_needless_posture_rests_on_what_was_read_of_the_kernel_too() -> None:
+    gap = Coverage((Gap("proc/kallsyms", "refused", Part.KERNEL),))
+    by_name = host(GNR, release="6.17")._replace(coverage=gap)
+    by_symbols = host(GNR, kallsyms=OLD)._replace(coverage=gap)
+    assert decide(by_name).posture is Posture.UNKNOWN
+    assert decide(by_symbols).posture is Posture.CLEARS_NEEDLESSLY
+    # One that is at risk stays so.
+    at_risk = host(cpuinfo(flags=ACTIVE), release="6.18.2")
+    assert decide(at_risk._replace(coverage=gap)).posture is Posture.AT_RISK
+
+
+def test_of_two_errata_the_one_whose_flag_is_missing_is_the_risk() -> None:
+    facts = host(cpuinfo(flags=ACTIVE, bugs="made_up"), release="6.18.2")
+    decision = decide(facts, (*ERRATA, FLAGGED))
+    assert {each.id for each in decision.silicon.errata} == {"tdx_pw_mce", "made_up"}
+    assert decision.posture is Posture.AT_RISK
+    assert "with tdx_pw_mce set, and it is not set" in decision.posture_because
+
+
+def test_a_module_of_another_platform_is_named_as_the_reason() -> None:
+    decision = decide(host(GNR, version="1.5.24\n", release="6.18.2"))
+    assert decision.rule == "module-contradicts"
+    assert "1.5.24" in decision.because
+
+
+def test_forced_flags_are_advised_on_only_where_they_are_what_is_open() -> None:
+    forcing = {"cmdline": "setcpuid=movdir64b\n"}
+    unlisted = decide(host(cpuinfo(model=0x9A, flags=None), **forcing))
+    unknown = decide(host("processor\t: 0\nvendor_id\t: GenuineIntel\n", **forcing))
+    assert "boot without setcpuid=" in unlisted.advice[0]
+    assert unknown.rule == "cpu-unknown"
+    assert "boot without setcpuid=" not in unknown.advice[0]
+
+
+def test_the_next_kernel_is_told_only_where_it_does_other_than_this_one() -> None:
+    def following(release: str, newest: str) -> Clearing | None:
+        found = decide(_with_newest(host(GNR, release=release), newest)).next_kernel
+        return None if found is None else found.clearing
+
+    assert following("6.17.3", "6.18.9") is Clearing.ON_ERRATUM
+    assert following("6.18.2", "6.18.9") is None
+
+
+FEDORA = "6.18.3-200.fc43.x86_64"
+
+
+@pytest.mark.parametrize(
+    ("cpu", "release", "kexec"),
+    [
+        (SPR, FEDORA, Kexec.REFUSED),
+        (GNR, FEDORA, Kexec.ALLOWED),
+        (cpuinfo(), FEDORA, Kexec.ALLOWED),
+        (cpuinfo(flags=ACTIVE), FEDORA, Kexec.ALLOWED),
+        (cpuinfo(flags=None, bugs=None), FEDORA, Kexec.REFUSED),
+        (cpuinfo(model=0x9A, flags=None, bugs=None), FEDORA, Kexec.UNKNOWN),
+        (SPR, "6.17.7-300.fc43.x86_64", Kexec.REFUSED),
+        (SPR, "7.2.4-300.fc45.x86_64", Kexec.AFTER_DISABLE),
+        (cpuinfo(flags=None, bugs=None), "7.3.4+deb14-amd64", Kexec.ALLOWED),
+        (SPR, "6.8.0-1010-intel", Kexec.UNKNOWN),
+    ],
+)
+def test_kexec_of_a_distribution_goes_by_cpu_and_flag(cpu: str, release: str, kexec: Kexec) -> None:
+    kernel = decide(host(cpu, release=release)).kernel
+    assert kernel.kexec is kexec
+    assert kernel.rule in (KernelRule.DISTRIBUTION_LISTED, KernelRule.RELEASE_NOT_UPSTREAM)
+
+
+def test_symbols_that_an_upstream_release_confirms_are_as_certain_as_its_row() -> None:
+    assert decide(host(GNR, release="6.18.2", kallsyms=NEW)).kernel.certainty is Certainty.VERIFIED
+    assert decide(host(GNR, release="6.17.3", kallsyms=NEW)).kernel.certainty is Certainty.INFERRED
+    assert decide(host(GNR, kallsyms=NEW)).kernel.certainty is Certainty.INFERRED
+
+
+def test_one_function_clears_and_two_clear() -> None:
+    def because(*symbols: str) -> str:
+        return decide(host(GNR, kallsyms=kallsyms(*symbols))).kernel.because
+
+    assert because("T tdx_quirk_reset_page").startswith("tdx_quirk_reset_page clears only")
+    assert because("T tdx_quirk_reset_page", "t tdx_quirk_reset_paddr").startswith(
+        "tdx_quirk_reset_paddr and tdx_quirk_reset_page clear only"
+    ) or because("T tdx_quirk_reset_page", "t tdx_quirk_reset_paddr").startswith(
+        "tdx_quirk_reset_page and tdx_quirk_reset_paddr clear only"
+    )
+
+
+def test_nothing_that_was_not_asked_for_is_evidence() -> None:
+    for facts in (host(cpuinfo(model=0xAD), release="6.17.0-5-generic"), host(GNR, kallsyms=OLD)):
+        assert all(piece.observed != NOT_NEEDED for piece in decide(facts).evidence)
+    read = decide(host(GNR, release="6.17.0-5-generic", kallsyms=kallsyms("T _text")))
+    assert any(piece.path.endswith("kallsyms") for piece in read.evidence)

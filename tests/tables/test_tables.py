@@ -17,12 +17,29 @@ from tdxreclaim.errors import UsageError
 from tdxreclaim.facts.cpu import encode_signature
 from tdxreclaim.facts.kernel import TDX_SYMBOLS
 from tdxreclaim.report.schemas import read_schema
-from tdxreclaim.tables.cpus import CPUS, INTEL, OTHER_VENDORS, find_cpu, find_cpu_by_name
+from tdxreclaim.tables.cpus import (
+    BRAND_SERIES,
+    CPUS,
+    INTEL,
+    OTHER_VENDORS,
+    find_cpu,
+    find_cpu_by_name,
+)
 from tdxreclaim.tables.distributions import DISTRIBUTIONS, find_distribution
 from tdxreclaim.tables.errata import ERRATA, OTHER_BUGS
-from tdxreclaim.tables.kernels import KERNELS, RUNS_TDS, Clearing, find_kernel
+from tdxreclaim.tables.kernels import (
+    DISABLES_SINCE,
+    FAILURES_STAY_SINCE,
+    FIRST_THAT_SKIPS,
+    KERNELS,
+    RUNS_TDS,
+    Clearing,
+    Kexec,
+    find_kernel,
+    spell_rows,
+)
 from tdxreclaim.tables.modules import MODULES, find_module, platforms_of
-from tdxreclaim.tables.releases import Version, upstream_version
+from tdxreclaim.tables.releases import Version, spell_span, split_release, upstream_version
 from tdxreclaim.tables.sources import Certainty
 from tdxreclaim.tables.teardown import Action, Phase
 
@@ -142,6 +159,78 @@ def test_a_distribution_is_known_by_its_whole_release_within_the_series_that_wer
 )
 def test_upstream_version(release: str, version: tuple[int, int] | None) -> None:
     assert upstream_version(release) == version
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "rest"),
+    [
+        ("6.18", "6.18", ""),
+        ("6.18.2", "6.18.2", ""),
+        ("6.18-rc3", "6.18-rc3", ""),
+        ("6.18.0-rc7-00123-gabcdef", "6.18.0-rc7", "-00123-gabcdef"),
+        ("6.18.2-1.fc43", "6.18.2", "-1.fc43"),
+        ("6.18-rc", "6.18", "-rc"),
+        ("6.18-rc3a", "6.18-rc3", "a"),
+    ],
+)
+def test_a_release_taken_apart(text: str, base: str, rest: str) -> None:
+    release = split_release(text)
+    assert release is not None
+    assert (release.base, release.rest, str(release)) == (base, rest, text)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        ((6, 16), (6, 16), "6.16"),
+        ((6, 16), (6, 17), "6.16 and 6.17"),
+        ((7, 1), (7, 2), "7.1 and 7.2"),
+        ((6, 16), (6, 18), "6.16 to 6.18"),
+        ((6, 19), (7, 0), "6.19 to 7.0"),
+        ((0, 0), (6, 7), "up to 6.7"),
+    ],
+)
+def test_a_span_in_words(first: tuple[int, int], last: tuple[int, int], words: str) -> None:
+    assert spell_span(Version(*first), Version(*last)) == words
+
+
+def test_rows_in_words_are_one_span_where_they_are_neighbours() -> None:
+    up_to_6_7, to_6_15, first, second, third = KERNELS[:5]
+    assert spell_rows(()) == ""
+    assert spell_rows((second, first)) == "6.16 to 6.18"
+    assert spell_rows((first, third)) == "6.16 and 6.17, 6.19 to 7.1"
+    assert spell_rows((up_to_6_7, to_6_15, second, third)) == "up to 6.15, 6.18 to 7.1"
+    assert spell_rows((first, second), onwards=True) == "6.16 to 6.18"
+    newest = KERNELS[-1].first
+    assert spell_rows((first, KERNELS[-1]), onwards=True) == f"6.16 and 6.17, {newest} and later"
+
+
+def test_since_when_a_kernel_does_so() -> None:
+    for since, does in (
+        (FIRST_THAT_SKIPS, lambda row: row.clearing is Clearing.ON_ERRATUM),
+        (DISABLES_SINCE, lambda row: row.kexec is Kexec.AFTER_DISABLE),
+        (FAILURES_STAY_SINCE, lambda row: row.failures_stay),
+    ):
+        assert not any(does(row) for row in KERNELS if row.last < since)
+        at = find_kernel(since)
+        assert at is not None
+        assert does(at)
+
+
+@pytest.mark.parametrize(
+    ("brand", "codename"),
+    [
+        ("Intel(R) Xeon(R) Platinum 8480+", "Sapphire Rapids"),
+        ("INTEL(R) XEON(R) GOLD 6530", "Emerald Rapids"),
+        ("Intel(R) Xeon(R) 6980P", "Granite Rapids"),
+        ("Intel(R) Xeon(R) 6780E", "Sierra Forest"),
+        ("Intel(R) Xeon(R) Platinum 8380", None),
+    ],
+)
+def test_what_a_brand_name_tells_of_the_generation(brand: str, codename: str | None) -> None:
+    found = [vfm for pattern, vfm in BRAND_SERIES if re.search(pattern, brand, re.IGNORECASE)]
+    cpus = [cpu.codename for vfm in found if (cpu := find_cpu(vfm))]
+    assert cpus == ([codename] if codename else [])
 
 
 def test_a_release_after_the_last_row_is_in_no_row() -> None:
