@@ -9,7 +9,7 @@ from tdxreclaim.facts.cpu import parse_number
 from tdxreclaim.tables.kernels import BESIDE_RECLAIM, RECLAIM, SEAMCALL, TELLING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterable, Iterator
 
 # What is looked for in a list of symbols.  What each proves is policy.
 TDX_SYMBOLS = (*TELLING, RECLAIM, BESIDE_RECLAIM, SEAMCALL)
@@ -96,6 +96,39 @@ def parse_symbols(text: str) -> Symbols | None:
     )
 
 
+def select_symbols(chunks: Iterable[bytes]) -> str:
+    """Return the lines of a /proc/kallsyms that `parse_symbols` asks for, and the first.
+
+    Under a heading that says so, if the list was whole.
+    """
+    kept: list[str] = []
+    seen = lines = 0
+    begins = ends = False
+    rest = b""
+    for chunk in chunks:
+        block, newline, rest = (rest + chunk).rpartition(b"\n")
+        text = (block + newline).decode("utf-8", "replace")
+        kept += _telling_lines(text, first=not kept)
+        begins = begins or (seen < _BEGINNING and _has_code(text))
+        ends = ends or _has(text, "_einittext")
+        lines += text.count(NEWLINE)
+        seen += len(text)
+    whole = begins and ends and not rest and lines >= _FEWEST_SYMBOLS
+    heading = f"{_HEADING}{lines} symbols\n" if whole else ""
+    # What does not end is part of no line.
+    return heading + "".join(kept) + rest[:_LONGEST_SYMBOL].decode("utf-8", "replace")
+
+
+def _telling_lines(text: str, *, first: bool) -> Iterator[str]:
+    at = text.find(NEWLINE) + 1 if first else 0
+    if at:
+        yield text[:at]
+    beginnings = re.compile(_BEGINNINGS)
+    while hit := beginnings.search(text, at):
+        at = text.index(NEWLINE, hit.end()) + 1
+        yield text[text.rfind(NEWLINE, 0, hit.start()) + 1 : at]
+
+
 def whole_heading(text: str) -> str:
     """Return the line that says of a filtered list that nothing of TDX was left out of it."""
     already = re.match(_FILTERED, text)
@@ -119,11 +152,10 @@ _FEWEST_SYMBOLS = 20_000
 
 def _is_whole(text: str) -> bool:
     """Whether a list begins and ends as a kernel's: in order of address, modules last."""
-    beginning = text[:_BEGINNING]
     return (
         text.endswith(NEWLINE)
-        and (_has(beginning.find, "_stext") or _has(beginning.find, "_text"))
-        and _has(text.rfind, "_einittext")
+        and _has_code(text[:_BEGINNING])
+        and _has(text, "_einittext")
         and text.count(NEWLINE, 0, 2 * _BEGINNING) >= _FEWEST_SYMBOLS
     )
 
@@ -132,9 +164,15 @@ def _is_whole(text: str) -> bool:
 _BEGINNING = 1 << 20
 
 
-def _has(find: Callable[[str], int], name: str) -> bool:
-    ends = (NEWLINE, "\r\n")
-    return any(find(f" {kind} {name}{end}") >= 0 for end in ends for kind in "Tt")
+def _has_code(text: str) -> bool:
+    return _has(text, "_stext") or _has(text, "_text")
+
+
+def _has(text: str, name: str) -> bool:
+    # The name alone is found at once where it is not there.
+    return name in text and any(
+        f" {kind} {name}{end}" in text for end in (NEWLINE, "\r\n") for kind in "Tt"
+    )
 
 
 _WRAPPER = "tdh_"

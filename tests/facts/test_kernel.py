@@ -15,6 +15,7 @@ from tdxreclaim.facts.kernel import (
     parse_release,
     parse_switch,
     parse_symbols,
+    select_symbols,
     whole_heading,
 )
 
@@ -237,3 +238,48 @@ def test_a_filtered_list_says_that_it_was_whole() -> None:
     assert parse_symbols(kept) == parse_symbols(text)
     assert whole_heading(kept) == whole_heading(text)
     assert whole_heading(FILLER) == ""
+
+
+_NAMES = (*TDX_SYMBOLS, "tdh_vp_enter", "tdx_other", "__seamcall_ret", "__set_bit", "x", "_stext")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["0000000000000000 ", "ffffffff81000000 ", "# ", ""]),
+            st.sampled_from(["t ", "T ", "d ", "tt "]),
+            st.sampled_from(_NAMES),
+            st.sampled_from(
+                ["\n", "\t[kvm_intel]\n", ".isra.0\n", "\r\n", " tdx_clear_page\n", ""]
+            ),
+        )
+    ),
+    st.booleans(),
+    st.integers(1, 1 << 18),
+)
+def test_what_is_selected_says_the_same(
+    lines: list[tuple[str, ...]], is_whole: bool, size: int
+) -> None:
+    text = "".join("".join(line) for line in lines)
+    if is_whole:
+        text = whole().replace("T _einittext", f"T _einittext\n{text}".rstrip("\n"))
+    data = text.encode()
+    size = max(size, len(data) >> 8)
+    selected = select_symbols(data[at : at + size] for at in range(0, len(data), size))
+    assert parse_symbols(selected) == parse_symbols(text)
+    assert whole_heading(selected) == whole_heading(text)
+    assert len(selected) <= len(text) + 100
+
+
+def test_of_a_whole_list_a_few_lines_are_kept() -> None:
+    text = whole("T __seamcall", "t tdx_clear_page", "T other")
+    heading, first, *kept = select_symbols([text.encode()]).splitlines()
+    assert heading == whole_heading(text).rstrip()
+    assert first.endswith("T _stext")
+    assert [line.split()[-1] for line in kept] == ["__seamcall", "tdx_clear_page"]
+
+
+def test_what_is_no_list_stays_none() -> None:
+    assert select_symbols([]) == ""
+    assert parse_symbols(select_symbols([b"kptr_restrict ", b"forbids it"])) is None
+    assert len(select_symbols([b"x" * 100_000])) < 2_000

@@ -22,7 +22,7 @@ from tdxreclaim.facts.evidence import Origin
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tdxreclaim.facts.cpu import CpuGroup
     from tdxreclaim.facts.evidence import Gap
@@ -126,20 +126,25 @@ def _why(error: OSError) -> str:
 
 
 def read_bounded(stream: io.BufferedIOBase, what: str, limit: int = TEXT_LIMIT_BYTES) -> bytes:
-    """Return all that is left in *stream*.
+    """Return all that is left in *stream*; see `read_chunks`."""
+    return b"".join(read_chunks(stream, what, limit))
+
+
+def read_chunks(
+    stream: io.BufferedIOBase, what: str, limit: int = TEXT_LIMIT_BYTES, size: int = _READ_SIZE
+) -> Iterator[bytes]:
+    """Yield all that is left in *stream*.
 
     Raises:
         HostReadError: it cannot be read, or is longer than *limit*, 64 MiB.
 
     """
-    chunks: list[bytes] = []
     left = limit
-    while chunk := stream.read(min(_READ_SIZE, left + 1)):
-        chunks.append(chunk)
+    while chunk := stream.read(min(size, left + 1)):
+        yield chunk
         left -= len(chunk)
         if left < 0:
             raise too_long(what, limit)
-    return b"".join(chunks)
 
 
 def too_long(what: str, limit: int = TEXT_LIMIT_BYTES) -> HostReadError:
