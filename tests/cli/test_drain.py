@@ -174,3 +174,23 @@ def test_a_host_without_tds_says_what_to_do(run: RunTool, tree: Path) -> None:
     ran = run("drain", "--from", str(tree), *HOST)
     assert (ran.status, ran.out) == (3, "")
     assert "no TD of known size; say them with --td SIZE:VCPUS" in ran.err
+
+
+def test_tds_that_are_alike_are_one_row(run: RunTool) -> None:
+    text = run("drain", "--td", "400GiB:64", "--td", "18GiB:4x40", *HOST).out
+    rows = text.partition("When each ends")[2].partition("How sure")[0]
+    assert "40 x 18GiB:4" in rows
+    assert "400GiB:64" in rows
+    assert "#1" not in rows
+    assert "more, shorter ones" not in rows
+
+
+def test_the_json_says_how_whole_the_evidence_is(run: RunTool, tmp_path: Path) -> None:
+    assert _json(run, "--td", "1GiB:1", *HOST)["coverage"] == {"whole": True, "gaps": []}
+    cut = tmp_path / "cpuinfo"
+    cut.write_text(
+        "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 173\n????\n"
+    )
+    read = _json(run, "--td", "1GiB:1", "--from", str(cut), "--kernel", "6.18")
+    assert read["coverage"]["whole"] is False
+    assert read["coverage"]["gaps"][0]["part"] == "identity"

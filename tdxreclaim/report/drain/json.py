@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tdxreclaim.report.document import dump, tool
+from tdxreclaim.report.document import coverage, dump, tool
 
 if TYPE_CHECKING:
     from tdxreclaim.costs.drain import Drain, Schedule
@@ -28,6 +28,7 @@ def render(plan: DrainPlan) -> str:
                 "cpus": plan.cpus,
                 "bandwidth_bytes_a_second": plan.bandwidth,
             },
+            "coverage": coverage(plan.decision.coverage),
             "tds": [
                 {
                     "name": td.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from tdxreclaim.costs.scene import name_errata
@@ -12,6 +13,7 @@ from tdxreclaim.report.simulate.text import SETTLES
 from tdxreclaim.units import format_ns, format_range, format_size
 
 if TYPE_CHECKING:
+    from tdxreclaim.costs.drain import Slot
     from tdxreclaim.report.drain.plan import DrainPlan
     from tdxreclaim.units import Span
 
@@ -102,13 +104,34 @@ def _bars(page: Page, plan: DrainPlan) -> None:
     whole = max(slot.end_ns for slot in shown.slots)
     times = "the middle of wide ranges" if shown.total.is_wide else "likely times"
     page.heading(f"When each ends, {shown.at_once} at once ({times})")
+
+    def kind(slot: Slot) -> tuple[int, int, str]:
+        td = drain.tds[slot.number]
+        return td.memory_bytes, td.vcpus, format_ns(slot.end_ns)
+
+    alike = [list(slots) for _, slots in groupby(shown.slots, kind)]
     rows = []
-    for slot in shown.slots[:_MOST_BARS]:
-        begin = round(slot.start_ns / whole * _BAR)
-        length = max(1, round(slot.end_ns / whole * _BAR) - begin)
-        bar = " " * begin + "#" * length
-        rows.append((drain.tds[slot.number].name, format_ns(slot.end_ns), bar))
+    for slots in alike[:_MOST_BARS]:
+        first, *_ = slots
+        begin = round(first.start_ns / whole * _BAR)
+        length = max(1, round(first.end_ns / whole * _BAR) - begin)
+        name = _together([drain.tds[slot.number].name for slot in slots])
+        rows.append((name, format_ns(first.end_ns), " " * begin + "#" * length))
     page.table(("TD", ">ends after", ""), rows)
-    left = len(shown.slots) - _MOST_BARS
-    if left > 0:
+    left = sum(map(len, alike[_MOST_BARS:]))
+    if left:
         page.paragraph(f"and {left} more, shorter ones: --format json", first="  ", indent=2)
+
+
+def _together(names: list[str]) -> str:
+    """Return one name for TDs that are alike.
+
+    >>> _together(["18GiB:4 #1", "18GiB:4 #2"]), _together(["77-12", "78-12"]), _together(["a"])
+    ('2 x 18GiB:4', '77-12 and 1 alike', 'a')
+    """
+    shapes = {name.rpartition(" #")[0] for name in names}
+    if len(names) == 1:
+        return names[0]
+    if len(shapes) == 1 and "" not in shapes:
+        return f"{len(names)} x {shapes.pop()}"
+    return f"{names[0]} and {len(names) - 1} alike"
