@@ -442,3 +442,8 @@ def test_an_empty_folder_and_a_host_whose_triage_fails_are_counted(
     sources = [one["source"] for one in document["refused"]]
     assert str(tmp_path / "empty") in sources
     assert str(log) in sources
+
+
+def test_a_fleet_with_nobody_to_name_has_one_empty_line_before_its_groups(run: RunTool) -> None:
+    lines = run("fleet", str(HOSTS / "gnr-6.18-active")).out.splitlines()
+    assert lines[1:3] == ["", "Groups"]

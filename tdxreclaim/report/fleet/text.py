@@ -17,11 +17,16 @@ MOST_GROUPS = 40
 MOST_LINES = 20
 
 
+# The postures whose hosts are named.
+_NAMED = (Posture.AT_RISK, Posture.UNKNOWN, Posture.CLEARS_NEEDLESSLY)
+
+
 def render(fleet: Fleet, *, width: int = 80, color: bool = False) -> Iterator[str]:
     """Return the text, *width* columns wide."""
     page = Page(width, color=color)
     page.paragraph(summary.headline(fleet), "bold red" if fleet.needs_action else "bold green")
-    page.blank()
+    if fleet.contradictory or any(fleet.of(posture) for posture in _NAMED):
+        page.blank()
     at_risk = summary.hosts_of(fleet.of(Posture.AT_RISK))
     if at_risk:
         page.labelled("at risk", summary.names(at_risk, None), "red")
