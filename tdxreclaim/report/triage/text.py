@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.facts.evidence import printable
@@ -72,6 +73,10 @@ def _rows(page: Page, triage: Triage) -> None:
     page.blank()
     shown = rows[:_MOST_ROWS]
     times = [short_stamp(finding.first)[:_LONGEST_TIME] for finding in shown]
+    day = _one_day(times)
+    if day:
+        page.paragraph(day, first="  ")
+        times = [time.removeprefix(day).lstrip(" T") for time in times]
     room = max(map(len, times))
     widest = max(len(finding.kind.id) for finding in shown)
     one_log = len({finding.line[0] for finding in shown if finding.line}) <= 1
@@ -92,6 +97,19 @@ def _rows(page: Page, triage: Triage) -> None:
 
 
 _LONGEST_TIME = 19
+
+
+_DAY = re.compile(r"(.*\S)[ T]\d\d:\d\d:\d\d")
+
+
+def _one_day(times: list[str]) -> str:
+    """Return the day of all that have a time; empty if they are of several, or of none.
+
+    >>> _one_day(["", "2026-06-24 11:07:18", "2026-06-24 12:00:01"]), _one_day(["12.5 s"])
+    ('2026-06-24', '')
+    """
+    days = {match[1] if match else "" for time in times if time for match in [_DAY.match(time)]}
+    return days.pop() if len(days) == 1 else ""
 
 
 def _where(finding: Finding, *, one_log: bool) -> str:
