@@ -29,6 +29,10 @@ STEPPING_MAX = 0xF
 SIGNATURE_MAX = 0xFFFF_FFFF
 
 
+# In one text; a host has one kind, two at most.
+MOST_KINDS = 1024
+
+
 _EXTENDED_FAMILY_BASE = 0xF
 
 

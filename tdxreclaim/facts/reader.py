@@ -181,6 +181,11 @@ class Reader:
                 f"{len(shown - known)} more kinds of CPU stand in lines that are not the log's own"
             )
             self.gaps.append(Gap(self.source.label(path), why))
+        if reading.unended:
+            from tdxreclaim.facts.logs.whole import MOST_LOOKED_AT
+
+            why = f"more than {MOST_LOOKED_AT} lines that may matter: not read to its end"
+            self.gaps.append(Gap(label, why))
         if not self.is_live:
             self._weigh_signs(path, text, reading)
         return reading

@@ -301,7 +301,7 @@ class TicketReader:
 
     def _read_listing(self, data: bytes, name: str, form: capture.CaptureFormat) -> None:
         """Take a listing of a CPU, and the kernel's lines that were pasted along with it."""
-        files = capture.files_of(data.decode("utf-8", "replace"), name, form)
+        files = capture.files_of(capture.as_text(data), name, form)
         if gaps := files.survey().gaps:
             found = host.read_host(files, symbols=False)
             named = (*found.groups, *(fact.value for fact in found.witnesses if fact.value))
@@ -323,8 +323,7 @@ class TicketReader:
             why = f"longer than {TEXT_LIMIT_BYTES >> 20} MiB: not searched for other machines"
             gaps = (Gap(name, why, absent=True),)
         else:
-            text = data.decode("utf-8", "replace").removeprefix("\ufeff")
-            files = capture.files_of(text, name, capture.CaptureFormat.KERNEL_LOG)
+            files = capture.files_of(capture.as_text(data), name, capture.CaptureFormat.KERNEL_LOG)
             if self._alone:
                 self._sources.append(files)
                 return stream

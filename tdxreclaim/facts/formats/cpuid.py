@@ -12,7 +12,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.errors import MalformedInputError
-from tdxreclaim.facts.cpu import CpuGroup, CpuReading, count_groups, decode_signature, longest_line
+from tdxreclaim.facts.cpu import (
+    MOST_KINDS,
+    CpuGroup,
+    CpuReading,
+    count_groups,
+    decode_signature,
+    longest_line,
+)
 from tdxreclaim.facts.evidence import GapList
 
 if TYPE_CHECKING:
@@ -59,7 +66,7 @@ _HEAD = re.compile(r"^[ \t]*(?:CPU(?: \d+)?:|-+\[ Logical CPU #\d+ \]-*)[ \t\r]*
 
 # What looks like a row, or has become none.
 _LIKE_A_ROW = re.compile(
-    r"^.*(?:\beax ?[=:] ?0?x?[0-9a-f]{4,8}|CPUID ?:? ?[0-9a-f]{8}|^[ \t]*0x[0-9a-f]{8}\b).*$",
+    r"(?:\beax ?[=:] ?0?x?[0-9a-f]{4,8}|CPUID ?:? ?[0-9a-f]{8}|^[ \t]*0x[0-9a-f]{8}\b)[^\n]*",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -95,6 +102,8 @@ class _Cpus:
             self.begin(_vendor(ebx, edx, ecx))
         elif row.leaf == 1:
             self.groups[CpuGroup(vendor=self._vendor, **decode_signature(eax)._asdict())] += 1
+            if len(self.groups) > MOST_KINDS:
+                raise MalformedInputError("CPUID dump", f"more than {MOST_KINDS} kinds of CPU")
             # The next CPU has a vendor of its own, or none that is known.
             self._vendor, self._open = None, False
             self.hypervisor.append(bool(ecx & _BIT_HYPERVISOR))

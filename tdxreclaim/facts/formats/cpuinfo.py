@@ -11,6 +11,7 @@ from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.cpu import (
     FAMILY_MAX,
     MODEL_MAX,
+    MOST_KINDS,
     STEPPING_MAX,
     CpuGroup,
     CpuReading,
@@ -44,7 +45,7 @@ _MOST_KEYS = 256
 
 
 # Other lines than numbers and those that are read: a host has some ten of them.
-_MOST_ODD = 1 << 18
+_MOST_ODD = 1 << 20
 
 
 # Some 700 flags are known.
@@ -278,10 +279,10 @@ class _Blocks:
 
     def _note_odd(self, number: int, text: str) -> None:
         self._odd_size += len(text)
-        if self._odd_size <= _MOST_ODD:
-            self.odd.append(text)
-        else:
-            self.gaps.add(number, "more different lines than a host has")
+        if self._odd_size > _MOST_ODD:
+            why = f"line {number}: more than {_MOST_ODD >> 20} MiB of lines that are not its own"
+            raise MalformedInputError("/proc/cpuinfo", why)
+        self.odd.append(text)
 
     def end(self) -> None:
         if self._block & _KNOWN and not self._values:
@@ -425,6 +426,8 @@ def _census(blocks: _Blocks, notes: list[str], cut: str | None) -> CpuReading:
     parsed = blocks.parsed
     # Counted as text first: a host has hundreds of processors of one kind.
     said = Counter(tuple(map(values.get, _IDENTITY)) for values in parsed)
+    if len(said) > MOST_KINDS:
+        raise MalformedInputError("/proc/cpuinfo", f"more than {MOST_KINDS} kinds of processors")
     for (vendor, family, model, stepping, microcode), count in said.items():
         group = CpuGroup(
             vendor=vendor or None,

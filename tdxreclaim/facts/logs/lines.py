@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 JSON_BYTES = 8 << 20
 
 
+# What a line that is kept takes beside its text.
+_KEPT_BYTES = 64
+
+
 # Of a sampled line only this much.
 _SAMPLE_BYTES = 1 << 11
 
@@ -185,7 +189,7 @@ class Lines:
 
     def _gather(self, text: str, number: int) -> None:
         self._json.append((number, text))
-        self._json_size += len(text)
+        self._json_size += len(text) + _KEPT_BYTES
         ends = text.rstrip(" \t,") == self._json_end
         if not ends and self._json_size < JSON_BYTES:
             return

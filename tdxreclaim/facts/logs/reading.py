@@ -31,7 +31,8 @@ class LogReading(Record):
     ``whole``: the boot's first line and its one CPU0 line are there, and
     nothing is left out between them.  ``architecture``: a line that only
     another architecture than x86 prints.  ``msr``: a ticket's count of private
-    KeyIDs, read in the CPU, which takes TDX on in the BIOS.
+    KeyIDs, read in the CPU, which takes TDX on in the BIOS.  ``unended``: of
+    its lines that matter there are too many to read on.
     """
 
     boots: int = 0
@@ -56,6 +57,7 @@ class LogReading(Record):
     earlier: tuple[tuple[LogLine, CpuGroup], ...] = ()
     cpus: tuple[tuple[LogLine, CpuGroup], ...] = ()
     whole: bool = False
+    unended: bool = False
 
     @property
     def groups(self) -> frozenset[CpuGroup]:

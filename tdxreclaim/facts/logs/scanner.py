@@ -73,6 +73,8 @@ class LogScanner:
         self._size = 0
         self._inside_line = False
         self._long_lines = self._nuls = 0
+        self.looked_at = 0
+        """How many lines were looked at, and not only searched."""
 
     @property
     def understood(self) -> bool:
@@ -204,6 +206,7 @@ class LogScanner:
         if stop - start > longest:
             self._lines.break_off()
             self._long_lines += stop < end
+        self.looked_at += 1
         raw = block[start : min(stop, start + longest)]
         self._lines.take(raw.decode("utf-8", "replace"), number)
 

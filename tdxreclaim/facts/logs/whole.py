@@ -17,15 +17,26 @@ if TYPE_CHECKING:
 _MOST_SHOWN = 8
 
 
+# Of one text's lines; a boot has some hundred that matter.
+MOST_LOOKED_AT = 100_000
+
+
 def scan_text(
     text: str, *, host: str | None = None, watches: bool = True
 ) -> tuple[ScannedLog, ...]:
     """Return the witnesses in *text*; see `LogScanner`."""
+    return _scan(text, host=host, watches=watches)[0]
+
+
+def _scan(text: str, *, host: str | None, watches: bool) -> tuple[tuple[ScannedLog, ...], bool]:
+    """Return the witnesses, and whether *text* was read to its end."""
     scanner = LogScanner("", lambda _path: lambda _event: None, host=host, watches=watches)
-    data = text.encode("utf-8", "replace")
-    for start in range(0, len(data), CHUNK_BYTES):
-        scanner.feed(data[start : start + CHUNK_BYTES])
-    return scanner.finish()
+    # Piece by piece: all of it in bytes too would fill the memory.
+    for start in range(0, len(text), CHUNK_BYTES):
+        if scanner.looked_at > MOST_LOOKED_AT:
+            return scanner.finish(), False
+        scanner.feed(text[start : start + CHUNK_BYTES].encode("utf-8", "replace"))
+    return scanner.finish(), True
 
 
 def choose_log(
@@ -52,8 +63,10 @@ def parse_kernel_log(text: str, *, name: str = "kernel log", watches: bool = Tru
         MalformedInputError: several hosts have lines in it.
 
     """
-    log = choose_log(scan_text(text, watches=watches), name, "give the lines of one alone")
-    return add_prose(LogReading() if log is None else log.reading, text)
+    logs, ended = _scan(text, host=None, watches=watches)
+    log = choose_log(logs, name, "give the lines of one alone")
+    reading = LogReading() if log is None else log.reading
+    return add_prose(reading._replace(unended=not ended), text)
 
 
 def looks_like_kernel_log(text: str) -> bool:

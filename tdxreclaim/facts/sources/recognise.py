@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from enum import StrEnum
@@ -128,10 +129,33 @@ def _open_file(
             why = f"a part of a kernel, not a captured host: give it as --image {name}"
         raise MalformedInputError(name, why)
     try:
-        text = read_bounded(stream, name).decode("utf-8", "replace").removeprefix("\ufeff")
+        text = as_text(read_bounded(stream, name))
     except errors as error:
         raise HostReadError(name, _reason(error)) from error
     return Capture(files_of(text, name, form), form)
+
+
+# One letter beyond the first plane makes every letter of a text take four bytes.
+_BEYOND = re.compile("[\U00010000-\U0010ffff]")
+
+
+_PIECE_BYTES = 1 << 20
+
+
+def as_text(data: bytes) -> str:
+    """Return the text in *data*; what is not UTF-8, or of no use in a long text, as U+FFFD."""
+    if len(data) <= _PIECE_BYTES:
+        return data.decode("utf-8", "replace").removeprefix("\ufeff")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    pieces = (
+        decoder.decode(data[at : at + _PIECE_BYTES], final=at + _PIECE_BYTES >= len(data))
+        for at in range(0, len(data), _PIECE_BYTES)
+    )
+    text = "".join(
+        piece if piece.isascii() else _BEYOND.sub("\N{REPLACEMENT CHARACTER}", piece)
+        for piece in pieces
+    )
+    return text.removeprefix("\ufeff")
 
 
 # How each form shows, wherever it stands in a text and whatever stands before it.
@@ -187,6 +211,33 @@ _IN_DRESS = re.compile(
 )
 
 
+_WORDS_OF_DRESS = (
+    *("vendor id", "vendor_id", "cpu family", "model", "processor", "lscpu", "stepping"),
+    *("architecture", "cpu(s)"),
+)
+
+
+# Nothing that is looked for begins further before its word, or ends further behind it.
+_BEFORE, _BEHIND = 100, 400
+
+
+# A text has its words in other places some hundred times; one of more is taken for what it may be.
+_MOST_PLACES = 50_000
+
+
+def _shows(plain: str, letters: str, words: tuple[str, ...], pattern: re.Pattern[str]) -> bool:
+    """Whether *pattern* is in *plain*; one of *words*, of *letters*, is in whatever it matches."""
+    left = _MOST_PLACES
+    for word in words:
+        at = letters.find(word)
+        while at >= 0:
+            left -= 1
+            if left < 0 or pattern.search(plain, max(at - _BEFORE, 0), at + _BEHIND):
+                return True
+            at = letters.find(word, at + 1)
+    return False
+
+
 def files_of(text: str, name: str, form: CaptureFormat) -> Files:
     """Return *text* as the file of its form, and of every other form that shows in it.
 
@@ -194,15 +245,20 @@ def files_of(text: str, name: str, form: CaptureFormat) -> Files:
     """
     if form is CaptureFormat.CPUINFO and _is_all_cpuinfo(text):
         return Files({places.CPUINFO: text}, label=name)
-    plain = _CONTROL.sub("", text).replace("\xa0", " ")
+    plain = text
+    if "\x1b" in plain or "\0" in plain:
+        plain = _CONTROL.sub("", plain)
+    plain = plain.replace("\xa0", " ").replace("\u0130", "I")
+    # As long as it is: no other letter becomes two.
     lower = plain.lower()
     traces = [
         each
         for each, trace in _TRACES.items()
-        if any(word in (plain if each in _AS_WRITTEN else lower) for word in _WORDS_OF_TRACES[each])
-        and trace.search(plain)
+        if each is not form
+        and _shows(plain, plain if each in _AS_WRITTEN else lower, _WORDS_OF_TRACES[each], trace)
     ]
-    if form not in _STRICT and not set(traces) & _STRICT and _IN_DRESS.search(plain):
+    strict = form in _STRICT or set(traces) & _STRICT
+    if not strict and _shows(plain, lower, _WORDS_OF_DRESS, _IN_DRESS):
         traces.append(CaptureFormat.CPUINFO)
     forms = list(dict.fromkeys((form, *traces)))
     if len(forms) == 1:

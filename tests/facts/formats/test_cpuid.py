@@ -191,3 +191,11 @@ def test_mangled_dumps_raise_nothing_but_malformed(at: int, gone: int, put: str)
 def test_both_forms_say_the_same(signatures: list[int]) -> None:
     cpus = [cpu(signature) for signature in signatures]
     assert parse_cpuid(raw(*cpus)) == parse_cpuid(listed(*cpus))
+
+
+def test_more_kinds_than_a_host_has_are_no_host() -> None:
+    rows = "".join(
+        f"CPUID 00000001: {number:08X}-00800800-7FFEFBFF-BFEBFBFF\n" for number in range(1100)
+    )
+    with pytest.raises(MalformedInputError, match="more than 1024 kinds"):
+        parse_cpuid(rows)

@@ -395,11 +395,17 @@ def test_what_nothing_was_read_from_is_kept_once() -> None:
     assert reading.odd.split("\n") == [*("vnmi ept", "# a note", "other : 1")]
 
 
-def test_more_different_lines_than_a_host_has_are_a_gap() -> None:
-    names = "".join(f"# {number:0>100}\n" for number in range(3000))
-    assert [gap.why for gap in parse_cpuinfo(block(0) + names).gaps] == [
-        "more different lines than a host has"
-    ]
+def test_more_different_lines_than_a_host_has_are_no_host() -> None:
+    names = "".join(f"# {number:0>200}\n" for number in range(6000))
+    with pytest.raises(MalformedInputError, match="more than 1 MiB of lines"):
+        parse_cpuinfo(block(0) + names)
+    assert not parse_cpuinfo(block(0) + names[: 1 << 19] + "\n").gaps
+
+
+def test_more_kinds_than_a_host_has_are_no_host() -> None:
+    kinds = "".join(block(each, microcode=f"{each:#x}") for each in range(1100))
+    with pytest.raises(MalformedInputError, match="more than 1024 kinds"):
+        parse_cpuinfo(kinds)
 
 
 def test_more_words_than_a_kernel_knows_are_no_host() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
+from tdxreclaim.facts.host import read_host
+from tdxreclaim.facts.logs import whole
 from tdxreclaim.facts.logs.whole import parse_kernel_log
+from tdxreclaim.facts.sources.recognise import CaptureFormat, as_text, files_of
 
 BANNER = "Linux version 6.18.2 (gcc) #1 SMP"
 BETWEEN = ("Command line: kvm_intel.tdx=1", "BIOS-e820: usable", "", "*" * 60, "** a notice **")
@@ -98,3 +103,31 @@ def test_a_boot_without_end_is_not_watched_for_ever() -> None:
     messages = (BANNER, *["x"] * 20_001, CPU0)
     assert not parse_kernel_log(_log(HEADS["dmesg"], messages)).whole
     assert parse_kernel_log(_log(HEADS["dmesg"], messages[:19_000] + messages[-1:])).whole
+
+
+def test_a_log_of_too_many_lines_that_matter_is_not_read_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = _log(HEADS["dmesg"]) + "[    1.000000] virt/tdx: x\n" * 20_000
+    assert not parse_kernel_log(text).unended
+    monkeypatch.setattr(whole, "MOST_LOOKED_AT", 1000)
+    assert parse_kernel_log(text).unended
+    gaps = read_host(files_of(text, "log", CaptureFormat.KERNEL_LOG), symbols=False).coverage.gaps
+    assert "not read to its end" in gaps[0].why
+
+
+def test_braces_without_end_take_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        parse_kernel_log(_log(HEADS["dmesg"]) + "{\n" * 300_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40 << 20
+
+
+def test_a_long_text_takes_two_bytes_a_letter_at_most() -> None:
+    data = ("\ufeffa\U0001f600\u20ac" * 400_000).encode()
+    text = as_text(data)
+    assert text == ("a\ufffd\u20ac\ufeff" * 400_000).removesuffix("\ufeff")
+    assert as_text(data[:100]) == data[:100].decode("utf-8", "replace").removeprefix("\ufeff")
