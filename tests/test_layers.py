@@ -281,6 +281,15 @@ def test_a_tdx_host_is_answered_without_the_readers_of_other_logs(host: str, for
     assert expressions <= 55
 
 
+def test_triage_starts_no_emulator_where_no_time_is_asked_about() -> None:
+    root = Path(__file__).parent / "hosts" / "sosreport-spr-6.18-ticket"
+    loaded = _modules_loaded("triage", "--from", str(root), "--format", "json")
+    rooms = {name.split(".")[1] for name in loaded if name.startswith("tdxreclaim.")}
+    assert "triage" in rooms
+    assert not rooms & {"engine", "costs"}
+    assert "rich" not in loaded
+
+
 def test_text_draws_with_rich_and_asks_no_py_cpuinfo() -> None:
     loaded = _modules_loaded("check")
     assert "rich.console" in loaded

@@ -181,6 +181,8 @@ def _time_question(
     observed: str | None, memory: str | None, vcpus: str | None, calibration: str
 ) -> Callable[[Decision], Answer] | None:
     """Return what to ask of the emulator, checked before any log is read."""
+    if (observed, memory, vcpus) == (None, None, None):
+        return None
     from tdxreclaim.cli.values import parse_number
     from tdxreclaim.costs.shipped import read_calibration
     from tdxreclaim.units import parse_duration, parse_size

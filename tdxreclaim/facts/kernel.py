@@ -106,11 +106,14 @@ def select_symbols(chunks: Iterable[bytes]) -> str:
     begins = ends = False
     rest = b""
     for chunk in chunks:
-        block, newline, rest = (rest + chunk).rpartition(b"\n")
-        text = (block + newline).decode("utf-8", "replace")
-        kept += _telling_lines(text, first=not kept)
+        block = rest + chunk
+        end = block.rfind(b"\n") + 1
+        rest = block[end:]
+        text = str(memoryview(block)[:end], "utf-8", "replace")
+        told = "".join(_telling_lines(text, first=not lines))
+        kept.append(told)
         begins = begins or (seen < _BEGINNING and _has_code(text))
-        ends = ends or _has(text, "_einittext")
+        ends = ends or _has(told, _LAST_CODE)
         lines += text.count(NEWLINE)
         seen += len(text)
     whole = begins and ends and not rest and lines >= _FEWEST_SYMBOLS
@@ -155,7 +158,7 @@ def _is_whole(text: str) -> bool:
     return (
         text.endswith(NEWLINE)
         and _has_code(text[:_BEGINNING])
-        and _has(text, "_einittext")
+        and _has(text, _LAST_CODE)
         and text.count(NEWLINE, 0, 2 * _BEGINNING) >= _FEWEST_SYMBOLS
     )
 
@@ -178,9 +181,15 @@ def _has(text: str, name: str) -> bool:
 _WRAPPER = "tdh_"
 
 
+# Behind it stand the modules' symbols.
+_LAST_CODE = "_einittext"
+
+
 # Of the 100,000 symbols of a kernel one pass finds those that begin so; one a name takes four
 # times as long.
-_BEGINNINGS = " (?:{})".format("|".join(sorted({name[:4] for name in (*TDX_SYMBOLS, _WRAPPER)})))
+_BEGINNINGS = " (?:{})".format(
+    "|".join(sorted({name[:4] for name in (*TDX_SYMBOLS, _WRAPPER, _LAST_CODE)}))
+)
 
 
 def _named(text: str) -> Iterator[Symbol]:

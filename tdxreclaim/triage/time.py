@@ -66,6 +66,33 @@ class Answer:
     hkid_first: Span | None = None
     premises: tuple[str, ...] = ()
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The likely share of removal, clearing, HKID and control pages, 0 to 1.
+
+        Empty where there is no estimate.  Clearing of control pages counts as
+        clearing.
+        """
+        bill = self.estimate
+        if bill is None or not bill.total.likely_ns:
+            return {}
+        total = bill.total.likely_ns
+        clearing = bill.action(Action.CLEAR).likely_ns
+        by_phase = {
+            phase: sum(
+                step.total.likely_ns
+                for step in bill.steps
+                if step.phase is phase and step.action is not Action.CLEAR
+            )
+            for phase in Phase
+        }
+        return {
+            "removal": by_phase[Phase.GUEST_PAGES] / total,
+            "clearing": clearing / total,
+            "hkid": by_phase[Phase.HKID] / total,
+            "control_pages": by_phase[Phase.CONTROL_PAGES] / total,
+        }
+
 
 def judge_time(
     decision: Decision,
@@ -178,30 +205,3 @@ def _compare(
     ):
         return TIME_UNPROVEN
     return TIME_ONE_CAUSE if one_cause else TIME_FITS
-
-
-def shares(answer: Answer) -> dict[str, float]:
-    """Return the likely share of removal, clearing, HKID and control pages, 0 to 1.
-
-    Empty where there is no estimate.  Clearing of control pages counts as
-    clearing.
-    """
-    bill = answer.estimate
-    if bill is None or not bill.total.likely_ns:
-        return {}
-    total = bill.total.likely_ns
-    clearing = bill.action(Action.CLEAR).likely_ns
-    by_phase = {
-        phase: sum(
-            step.total.likely_ns
-            for step in bill.steps
-            if step.phase is phase and step.action is not Action.CLEAR
-        )
-        for phase in Phase
-    }
-    return {
-        "removal": by_phase[Phase.GUEST_PAGES] / total,
-        "clearing": clearing / total,
-        "hkid": by_phase[Phase.HKID] / total,
-        "control_pages": by_phase[Phase.CONTROL_PAGES] / total,
-    }

@@ -8,13 +8,13 @@ from tdxreclaim.facts.cpu import encode_signature
 from tdxreclaim.facts.evidence import printable
 from tdxreclaim.facts.logs.clock import iso
 from tdxreclaim.report.document import dump, tool
-from tdxreclaim.triage.time import Answer, shares
 
 if TYPE_CHECKING:
     from tdxreclaim.facts.logs.line import Stamp
     from tdxreclaim.facts.logs.voice import Unread
     from tdxreclaim.report.triage.summary import Triage
     from tdxreclaim.triage.finding import Finding
+    from tdxreclaim.triage.time import Answer
 
 SCHEMA = "tdxreclaim.triage/2"
 
@@ -157,6 +157,6 @@ def _time(answer: Answer) -> dict[str, object]:
         "causes": {each: span._asdict() for each, span in (answer.causes or {}).items()},
         "explained_by": list(answer.explained_by),
         "hkid_first": answer.hkid_first and answer.hkid_first._asdict(),
-        "shares": {name: round(share, 4) for name, share in shares(answer).items()},
+        "shares": {name: round(share, 4) for name, share in answer.shares.items()},
         "assumed": list(answer.scene.assumed) if answer.scene else [],
     }

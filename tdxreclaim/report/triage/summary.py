@@ -11,7 +11,6 @@ from tdxreclaim.policy.model import Decision, HostState, Verdict
 from tdxreclaim.tables.findings.kind import Severity
 from tdxreclaim.tables.findings.times import TIME_EXPECTED
 from tdxreclaim.triage.finding import Finding
-from tdxreclaim.triage.time import Answer, shares
 from tdxreclaim.units import format_ns, format_percent, format_range, format_size, format_span
 
 if TYPE_CHECKING:
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from tdxreclaim.facts.logs.line import Stamp
     from tdxreclaim.facts.logs.voice import ScannedLog, Unread
     from tdxreclaim.tables.findings.kind import Kind
+    from tdxreclaim.triage.time import Answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,7 +288,7 @@ def _details(answer: Answer) -> list[str]:
     details = [f"TD: {format_size(answer.memory_bytes)}, {vcpus}"]
     if scene is None or bill is None or answer.expected is None:
         return details
-    share = {name: format_percent(value) for name, value in shares(answer).items()}
+    share = {name: format_percent(value) for name, value in answer.shares.items()}
     details.append(
         f"kernel {scene.kernel} on {scene.cpu}: {scene.plan.order} order, "
         f"{'clears' if scene.plan.clearing.clears(erratum=scene.platform.erratum) else 'does not clear'} here"
@@ -296,7 +296,7 @@ def _details(answer: Answer) -> list[str]:
     details += [f"WARNING: {each}" for each in answer.premises]
     clearing = (
         f"clearing {share['clearing']}"
-        if shares(answer)["clearing"] > 0
+        if answer.shares["clearing"] > 0
         else "clearing none, so it is not the reason"
     )
     details.append(
