@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _DIGEST_BYTES = 8
-_LONGEST_LINE = 1 << 28
+_LONGEST_LINE = 1 << 26
 
 
 class Part:
@@ -36,10 +36,13 @@ class Part:
             document = _read_line(line)
             if document is None:
                 break
+            number = document.get("chunk")
             if not self.header:
                 self.header = document
+            elif isinstance(number, int):
+                self._chunks.setdefault(number, (start, len(line)))
             else:
-                self._chunks.setdefault(document["chunk"], (start, len(line)))
+                break
             self._end = start + len(line)
 
     def __enter__(self) -> Self:
@@ -202,7 +205,10 @@ def _read_line(line: bytes) -> dict[str, Any] | None:
     digest, _, data = line.partition(b" ")
     if not data.endswith(b"\n") or digest != _digest(data[:-1]):
         return None
-    document = json.loads(data)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
     return document if isinstance(document, dict) else None
 
 

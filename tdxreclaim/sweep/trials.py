@@ -77,11 +77,18 @@ class Outcome:
     where: Sequence[int]
     """On each axis that is varied: its draw, or the number of its value."""
     setting: Setting
+    costs: Costs
+    """Of each TD, with the whole ranges unless they are drawn."""
     time: Span
-    clear: Span | None
-    """What skipping the clear saves; None of a drain."""
     outside: bool
     """Whether the TD is outside what the calibration timed."""
+
+    @property
+    def clear(self) -> Span | None:
+        """What skipping the clear saves; None of a drain."""
+        if self.trial.load.tds is not None:
+            return None
+        return _taken(self.costs.clear, self.trial.priced.cost)
 
 
 class Runner:
@@ -105,18 +112,13 @@ class Runner:
             setting = self._job.settings[trial.host]
             costs = self._costs(index, trial, setting)
             time = _drained(trial, setting, costs) if drain else costs.total
-            clear = None if drain else costs.clear
-            if trial.priced.cost in _PARTS:
-                part = _PARTS[trial.priced.cost]
-                time = Span(*(time[part],) * 3)
-                clear = None if clear is None else Span(*(clear[part],) * 3)
             yield Outcome(
                 number=index,
                 trial=trial,
                 where=where,
                 setting=setting,
-                time=time,
-                clear=clear,
+                costs=costs,
+                time=_taken(time, trial.priced.cost),
                 outside=self._outside(trial.td),
             )
 
@@ -164,6 +166,11 @@ class Runner:
 
 
 _PARTS = {Taken.LOW.value: 0, Taken.LIKELY.value: 1, Taken.HIGH.value: 2}
+
+
+def _taken(time: Span, cost: str) -> Span:
+    part = _PARTS.get(cost)
+    return time if part is None else Span(time[part], time[part], time[part])
 
 
 def _drained(trial: Trial, setting: Setting, costs: Costs) -> Span:
