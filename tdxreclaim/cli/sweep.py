@@ -76,8 +76,10 @@ def sweep(
         raise UsageError("--svg", "needs the name of a file")
     show = _Shown(format_, form, output, svg, wants_color(color, output))
     if plan[0] == MERGE:
-        if shard is not None:
-            raise UsageError(MERGE, "takes no --shard")
+        for name in ("shard", "jobs", "executor", "calibration"):
+            source = click.get_current_context().get_parameter_source(name)
+            if source is click.core.ParameterSource.COMMANDLINE:
+                raise UsageError(MERGE, f"takes no --{name}")
         _merge(plan[1:], show)
         return
     if len(plan) > 1:

@@ -202,7 +202,8 @@ def do_missing(job: Job, form: str | None, shard: Shard, kept: Kept, workers: Wo
     except InterruptedWorkError as error:
         raise InterruptedWorkError(error.what, error.why + _go_on(kept)) from error
     if lost:
-        raise ClusterError("sweep", f"{len(lost)} chunks are lost ({lost[0]}){_go_on(kept)}")
+        first = f"{len(lost)} of {len(chunks)} chunks lost, the first: {lost[0]}"
+        raise ClusterError("sweep", first + _go_on(kept))
 
 
 def _go_on(kept: Kept) -> str:

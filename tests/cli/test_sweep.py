@@ -9,16 +9,18 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 
+from tdxreclaim.cli.executors import Lost, Workers
 from tdxreclaim.report.schemas import read_schema
 from tdxreclaim.tables.errata import ANY
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
     from conftest import RunTool
 
@@ -403,3 +405,48 @@ def test_a_drain(tmp_path: Path, run: RunTool) -> None:
     assert {row["at_once"] for row in rows if row["tds"] == 8} == {2, 8}
     assert all(row["clear_low_ns"] is None for row in rows)
     assert "stop all TDs of a host" in run("sweep", path).out
+
+
+def test_merge_takes_no_option_of_the_work(run: RunTool) -> None:
+    for option in (("--jobs", "2"), ("--calibration", "published"), ("--shard", "1/2", "-o", "x")):
+        ran = run("sweep", "merge", "x", *option)
+        assert (ran.status, ran.err) == (2, f"tdxreclaim: merge: takes no {option[0]}\n")
+    assert "needs the files" in run("sweep", "merge").err
+
+
+def test_a_device_has_no_file_of_results_beside_it(plan: str, run: RunTool) -> None:
+    assert run("sweep", plan, "-o", "/dev/null", "--jobs", "1") == (0, "", "")
+    assert not Path("/dev/null.partial").exists()
+
+
+class Unlucky(Workers):
+    """Workers that lose a chunk, and bring another twice."""
+
+    def __init__(self, lost: int) -> None:
+        self._lost = lost
+
+    def each(self, work: Any, chunks: Iterable[Any], **_: Any) -> Iterator[tuple[Any, Any]]:  # noqa: ANN401
+        for chunk in reversed(list(chunks)):
+            if chunk.number == self._lost:
+                yield chunk, Lost("it killed its worker")
+            else:
+                yield chunk, work(chunk)
+                yield chunk, work(chunk)
+
+
+def test_a_chunk_that_is_lost_is_said_and_the_others_are_kept(
+    plan: str, tmp_path: Path, run: RunTool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "out.csv")
+    whole = run("sweep", plan, "-f", "csv", "--jobs", "1").out
+    with monkeypatch.context() as patched:
+        patched.setattr("tdxreclaim.cli.sweep.open_workers", lambda *_: Unlucky(2))
+        ran = run("sweep", plan, "-f", "csv", "-o", out)
+    assert ran.status == 3
+    assert ran.err == (
+        "tdxreclaim: sweep: 1 of 5 chunks lost, the first: trials 500 to 749: it killed its worker; "
+        f"{out}.partial keeps what is done: run the same command to go on\n"
+    )
+    assert not Path(out).exists()
+    assert "goes on at 850 of 1,100" in run("sweep", plan, "-f", "csv", "-o", out).err
+    assert Path(out).read_text() == whole

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tdxreclaim.cli.sweep_job import make_job
@@ -14,6 +16,7 @@ from tdxreclaim.engine.faults import Injections
 from tdxreclaim.engine.module import Platform
 from tdxreclaim.engine.plan import PLAN_OF_ORDER
 from tdxreclaim.engine.shape import Shape
+from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.sweep.plan import read_plan
 from tdxreclaim.sweep.trials import Job, Outcome, Runner, cut
 from tdxreclaim.tables.teardown import Action
@@ -121,6 +124,16 @@ def test_a_trial_takes_the_calibration_s_range_as_it_is_told() -> None:
         assert together != apart
 
 
+def test_a_cause_that_the_calibration_settles_is_no_choice() -> None:
+    settled = replace(
+        PUBLISHED,
+        steps={a: replace(s, grows_with=(CostCause.MEMORY,)) for a, s in PUBLISHED.steps.items()},
+    )
+    with pytest.raises(MalformedInputError) as raised:
+        make_job(read_plan(SIMULATE, "plan"), settled, "plan")
+    assert raised.value.why == "axes.cause[1]: calibration published leaves no cause open"
+
+
 def test_a_policy_is_the_order_and_when_it_clears() -> None:
     made = job(SIMULATE)
     assert len(made.policies) == 6
@@ -131,7 +144,6 @@ def test_a_policy_is_the_order_and_when_it_clears() -> None:
 
 
 def test_where_nothing_was_timed_every_trial_is_outside() -> None:
-    from dataclasses import replace
 
     made = make_job(read_plan(COSTS, "plan"), replace(PUBLISHED, rows=()), "plan")
     assert all(outcome.outside for outcome in Runner(made).run(0, 4))

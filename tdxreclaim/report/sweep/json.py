@@ -45,6 +45,7 @@ def render(sweep: Sweep) -> str:
             "spread": [
                 {"axis": each.axis.name, "share": round(each.share, 4)} for each in sweep.explained
             ],
+            "range_factor": round(sweep.own_range, 3),
             "cautions": list(sweep.cautions),
         }
     )

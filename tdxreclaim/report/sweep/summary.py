@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from math import exp2
 from typing import TYPE_CHECKING, NamedTuple
 
 from tdxreclaim.costs.estimate import CONTRADICTIONS
 from tdxreclaim.engine.plan import ClearWhen, Order
 from tdxreclaim.sweep.kinds import OPEN, Taken, Value
 from tdxreclaim.sweep.plan import Command
-from tdxreclaim.sweep.tally import MemoryBins, Times
+from tdxreclaim.sweep.tally import STEP_BITS, MemoryBins, Times
 from tdxreclaim.units import Share, format_size
 
 if TYPE_CHECKING:
@@ -140,6 +141,11 @@ class Sweep:
     def outside_share(self) -> float:
         """Which part of the trials lies outside what the calibration timed, 0 to 1."""
         return self.tally.outside / self.tally.trials
+
+    @property
+    def own_range(self) -> float:
+        """How many times its low the high end of a trial is, in the geometric mean."""
+        return exp2(self.tally.width / self.tally.trials / (1 << STEP_BITS))
 
     @property
     def cautions(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _MOST_KERNELS = 3
 _MOST_CAUTIONS = 6
+# High over low.
+_SAID_FROM = 1.05
 
 
 def headline(sweep: Sweep) -> str:
@@ -38,7 +40,9 @@ def render(sweep: Sweep, *, width: int = 80, color: bool = False) -> str:
     page.blank()
     if sweep.explained:
         named = ", ".join(f"{each.name} {format_percent(each.share)}" for each in sweep.explained)
-        page.labelled("varies by", f"{named} of the spread")
+        page.labelled("varies by", f"{named} of the spread of likely times")
+    if sweep.own_range > _SAID_FROM:
+        page.labelled("range", f"a trial's high end is {sweep.own_range:.1f} times its low end")
     calibration = sweep.job.calibration
     page.labelled(
         "how sure",
@@ -46,7 +50,7 @@ def render(sweep: Sweep, *, width: int = 80, color: bool = False) -> str:
         f"{format_percent(sweep.outside_share)} of the trials are outside what it timed.",
     )
     for caution in sweep.cautions[:_MOST_CAUTIONS]:
-        page.labelled("but", caution, "bold red" if "UNSAFE" in caution else "")
+        page.labelled("but", caution, "bold red" if "UNSAFE" in caution else "", most=2)
     left = len(sweep.cautions) - _MOST_CAUTIONS
     if left > 0:
         page.labelled("", f"and {left} more: --format json")
