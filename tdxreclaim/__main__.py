@@ -18,12 +18,24 @@ from typing import NoReturn
 # start-up.  A command that works for long turns it on again.
 gc.disable()
 
-_INTERRUPTED = 130  # ExitStatus.INTERRUPTED, before anything is imported
+# Of ExitStatus, before anything is imported.
+_INTERRUPTED = 130
+_BAD_INPUT = 3
 
 try:
     from tdxreclaim.cli import main, say_bug
 except KeyboardInterrupt:
     os._exit(_INTERRUPTED)
+except (ImportError, MemoryError) as error:
+    # A library is missing, the system lets none be loaded, or there is no memory for it.
+    if "--debug" in sys.argv:
+        raise
+    _WHAT = getattr(error, "name", None) or "Python"
+    sys.stderr.write(
+        f"tdxreclaim: {_WHAT}: cannot be loaded ({str(error) or 'too little memory'})\n"
+    )
+    sys.stderr.flush()
+    os._exit(_BAD_INPUT)
 
 
 def run() -> NoReturn:
@@ -38,13 +50,23 @@ def run() -> NoReturn:
     except KeyboardInterrupt:
         status = _INTERRUPTED
     except Exception as error:  # noqa: BLE001  (the one guard)
-        status = say_bug(error, sys.argv[1:])
+        status = _say(error)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             # What can be said of a stream that cannot be written, main() has said.
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
     os._exit(status)
+
+
+def _say(error: Exception) -> int:
+    if isinstance(error, MemoryError) and "--debug" not in sys.argv:
+        error.__traceback__ = None  # lets go of what the frames hold
+    try:
+        return say_bug(error, sys.argv[1:])
+    except MemoryError:
+        os.write(2, b"tdxreclaim: memory: there is not enough to go on\n")
+        return _BAD_INPUT
 
 
 def _end_like_ctrl_c() -> None:

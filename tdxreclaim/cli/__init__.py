@@ -102,6 +102,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit status; never raises but for our bugs."""
     given = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_names(given)
         status = cli.main(given, prog_name="tdxreclaim", standalone_mode=False)
         flush()
     except StandardOutputError as error:
@@ -122,12 +123,33 @@ def main(arguments: list[str] | None = None) -> int:
     return status if isinstance(status, int) else ExitStatus.NOT_REQUIRED
 
 
+def _check_names(given: list[str]) -> None:
+    """Refuse what no shell can give, and no file be named by.
+
+    Raises:
+        UsageError: an argument holds a NUL, or half a character.
+
+    """
+    for argument in given:
+        try:
+            holds_zero = b"\0" in os.fsencode(argument)
+        except UnicodeEncodeError:
+            holds_zero = True
+        if holds_zero:
+            raise UsageError("usage", f"no argument that a shell can give: {argument[:40]!r}")
+
+
 def say_bug(error: Exception, given: list[str]) -> int:
     """Say a bug of ours in one line, in the format asked for; return its status."""
-    import traceback
-
     if isinstance(error, MemoryError):
         return emit_error(HostReadError("memory", "there is not enough for this input"), given)
+    if isinstance(error, ImportError) and not (error.name or "").startswith("tdxreclaim"):
+        # A library is missing, or the system lets none be loaded.
+        return emit_error(
+            HostReadError(error.name or "Python", f"cannot be loaded ({error})"), given
+        )
+    import traceback
+
     if "--debug" in given:
         traceback.print_exception(error)
     last = traceback.extract_tb(error.__traceback__)[-1:]

@@ -47,6 +47,7 @@ class Variable(StrEnum):
 
 
 _WIDEST_TEXT = 100  # longer lines are hard to read
+_LONGEST_SAID = 1000  # of what an error is about, and of why
 _LEAST_WIDTH, _MOST_WIDTH = 40, 1000
 _NO_TERMINAL = 80
 
@@ -362,8 +363,15 @@ def emit_error(error: TdxReclaimError, arguments: Sequence[str]) -> int:
         with contextlib.suppress(OSError):
             click.echo(render(error), nl=False)
     with contextlib.suppress(OSError):
-        click.echo(f"tdxreclaim: {flat(error.what)}: {flat(error.why)}", err=True)
+        line = f"tdxreclaim: {_shortened(flat(error.what))}: {_shortened(flat(error.why))}"
+        click.echo(line, err=True)
     return error.exit_status.nagios if wanted == "nagios" else error.exit_status
+
+
+def _shortened(text: str) -> str:
+    """Return *text*, a long one without its middle: what was given may have any length."""
+    half = _LONGEST_SAID // 2
+    return text if len(text) <= _LONGEST_SAID else f"{text[:half]} ... {text[-half:]}"
 
 
 def requested_format(arguments: Sequence[str]) -> str:

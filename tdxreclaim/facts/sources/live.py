@@ -209,10 +209,13 @@ def read_py_cpuinfo() -> PyCpuinfo:
         HostReadError: it failed, or found nothing.
 
     """
-    import json
-    import subprocess
-
     what = "py-cpuinfo"
+    try:
+        import json
+        import subprocess
+    except ImportError as error:
+        # Where executable mappings are forbidden Python's own libraries do not load.
+        raise HostReadError(what, f"{error.name} cannot be loaded ({error})") from error
     command = [sys.executable, "-I", "-S", "-c", _ASK_PY_CPUINFO, _find_py_cpuinfo()]
     try:
         # Our own interpreter, with nothing of the user in its path.

@@ -44,6 +44,14 @@ class _Headers(NamedTuple):
 _READ_SIZE = 1 << 20
 
 
+# A plain tar may be a pipe without end.
+ARCHIVE_LIMIT_BYTES = 64 << 30
+
+
+# What fills up a tape's block is far shorter.
+_LONGEST_END = 64 << 20
+
+
 SPARSE = "a sparse file in the archive, not read"
 
 
@@ -62,16 +70,19 @@ class _Tar:
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
         self._unread = 0
+        self._passed = 0
 
     def _check_end(self) -> None:
         """Read what follows the end: two archives in one file look so.
 
         Raises:
-            TrailingDataError: it is more than zeros.
+            TrailingDataError: it is more than zeros, or has no end.
 
         """
+        left = _LONGEST_END
         while chunk := self._stream.read(_READ_SIZE):
-            if chunk.count(0) != len(chunk):
+            left -= len(chunk)
+            if chunk.count(0) != len(chunk) or left < 0:
                 raise TrailingDataError("more data after the end of the archive")
 
     def next(self) -> _Member | None:
@@ -155,6 +166,9 @@ class _Tar:
         data = self._stream.read(size)
         if len(data) < size:
             raise EOFError("it is cut off")
+        self._passed += size
+        if self._passed > ARCHIVE_LIMIT_BYTES:
+            raise tarfile.ReadError(f"longer than {ARCHIVE_LIMIT_BYTES >> 30} GiB")
         return data
 
     def _skip(self, size: int) -> None:

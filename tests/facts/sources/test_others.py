@@ -13,6 +13,7 @@ from tdxreclaim.errors import MalformedInputError
 from tdxreclaim.facts.evidence import Part
 from tdxreclaim.facts.host import read_host
 from tdxreclaim.facts.sources import others as others_module
+from tdxreclaim.facts.sources import tar as tar_module
 from tdxreclaim.facts.sources.others import Others
 from tdxreclaim.facts.sources.recognise import open_capture
 from tdxreclaim.facts.witness import Witness, witness_at
@@ -169,6 +170,14 @@ def test_what_is_searched_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     decision = _decided(tmp_path, ("proc/cpuinfo", GNR), ("var/log/messages", "n: x\n" * 4096))
     assert decision.verdict is Verdict.UNDETERMINED
     assert "not all searched" in decision.because
+
+
+def test_a_tar_without_end_is_read_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tar_module, "ARCHIVE_LIMIT_BYTES", 1 << 16)
+    decision = _decided(tmp_path, ("proc/cpuinfo", GNR), ("filler", "x" * (1 << 17)))
+    assert "not read to its end (longer than" in decision.because
 
 
 def test_archives_in_each_other_are_bounded() -> None:
