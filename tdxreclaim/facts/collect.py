@@ -79,9 +79,11 @@ _OPTION = re.compile(
 )
 
 
+# The last says that an option of that menu which is not written is off.
 _CONFIG_LINE = re.compile(
     r"(?:# )?CONFIG_(?:INTEL_TDX_HOST|KVM_INTEL_TDX|KVM_INTEL|KVM|KEXEC|KEXEC_CORE|KEXEC_FILE"
     r"|CRASH_DUMP|HIBERNATION|INTEL_TDX_MODULE_UPDATE|CGROUP_MISC)(?:=[ymn]| is not set)"
+    r"|# end of Processor type and features"
 )
 
 

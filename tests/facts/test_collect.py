@@ -20,7 +20,8 @@ from tdxreclaim.errors import HostReadError
 from tdxreclaim.facts.collect import collect, filter_log, filter_options, manifest, qemu_size
 from tdxreclaim.facts.evidence import Origin
 from tdxreclaim.facts.host import read_host
-from tdxreclaim.facts.places import CPUINFO, IDENTITY, KERNEL_LOGS, MANIFEST, PY_CPUINFO
+from tdxreclaim.facts.kernel import parse_config
+from tdxreclaim.facts.places import CPUINFO, IDENTITY, KERNEL_LOGS, MANIFEST, PY_CPUINFO, RELEASES
 from tdxreclaim.facts.scrub import _RELEASE, local_release, scrub
 from tdxreclaim.facts.sources.base import KERNEL_LOG, Files
 from tdxreclaim.facts.sources.live import PyCpuinfo
@@ -308,6 +309,22 @@ def test_a_capture_of_a_capture_keeps_the_command_line(run: RunTool, tmp_path: P
         member = tar.extractfile("proc/cmdline")
         assert member is not None
         assert member.read() == b"kvm_intel.tdx=1 nohibernate\n"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "CONFIG_X86=y\n# end of Processor type and features\n",
+        "CONFIG_INTEL_TDX_HOST=y\n# end of Processor type and features\n",
+        "# CONFIG_INTEL_TDX_HOST is not set\n",
+        "CONFIG_X86=y\n",
+    ],
+)
+def test_a_configuration_says_in_a_capture_what_it_said(config: str) -> None:
+    texts = {CPUINFO: (HOSTS / "spr-6.18-active" / CPUINFO).read_text(), RELEASES[0]: "6.18.2\n"}
+    taken = collect(Files({**texts, "boot/config-6.18.2": config})).taken
+    captured = next(each.text for each in taken if each.path == "boot/config-6.18.2")
+    assert parse_config(captured) == parse_config(config)
 
 
 def test_what_belies_the_flags_is_kept() -> None:
