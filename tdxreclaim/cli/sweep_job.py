@@ -47,7 +47,7 @@ def make_job(plan: SweepPlan, calibration: Calibration, what: str) -> Job:
                 settings[asked], said = _setting(decision, asked)
                 assumed.update(dict.fromkeys(said))
             cpu_id, release = identified_cpu(decision), decision.kernel.release
-            assumed.update(dict.fromkeys(calibration.premises(cpu=cpu_id, kernel=release)))
+            assumed.update(dict.fromkeys(calibration.warnings(cpu=cpu_id, kernel=release)))
         except UsageError as error:
             at_fault = ("kernel", j) if error.what.removeprefix("--") == "kernel" else ("cpu", i)
             raise MalformedInputError(what, f"{_field(plan, *at_fault)}: {error.why}") from error

@@ -270,15 +270,15 @@ class Calibration:
             if cost.stand_in is not None
         }
 
-    def premises(self, *, cpu: str | None = None, kernel: str | None = None) -> tuple[str, ...]:
-        """What whoever reads a time made with it must know: stand-ins and `strangers`."""
+    def warnings(self, *, cpu: str | None = None, kernel: str | None = None) -> tuple[str, ...]:
+        """What whoever reads a time made with it must know: stand-ins and `mismatches`."""
         said = (
             f"{action.label} is a stand-in, not the step itself: {what}"
             for action, what in self.stand_ins.items()
         )
-        return (*said, *self.strangers(cpu=cpu, kernel=kernel))
+        return (*said, *self.mismatches(cpu=cpu, kernel=kernel))
 
-    def strangers(self, *, cpu: str | None, kernel: str | None) -> tuple[str, ...]:
+    def mismatches(self, *, cpu: str | None, kernel: str | None) -> tuple[str, ...]:
         """In what it is of another CPU or kernel than the ones asked about.
 
         A CPU or kernel that is not known, here or there, is no other one.

@@ -31,8 +31,8 @@ def judge_silicon(facts: HostFacts, errata: Errata) -> SiliconFinding:
     processors = tuple(_judge(group, facts, errata) for group in groups)
     if processors:
         status = next(s for s in _STRICTEST_FIRST if any(p.silicon is s for p in processors))
-        speaker = next(p for p in processors if p.silicon is status)
-        rule, because = speaker.rule, speaker.because
+        strictest = next(p for p in processors if p.silicon is status)
+        rule, because = strictest.rule, strictest.because
     elif facts.architecture not in (None, "x86"):
         status, rule = Silicon.NO_TDX, SiliconRule.NOT_X86
         because = f"the architecture is {facts.architecture}; TDX exists on x86 alone"

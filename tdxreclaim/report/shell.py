@@ -52,7 +52,7 @@ def render(report: Report) -> str:
     """
     decision = report.decision
     silicon = decision.silicon
-    speaker = next((p for p in silicon.processors if p.silicon is silicon.status), None)
+    strictest = next((p for p in silicon.processors if p.silicon is silicon.status), None)
     must_clear = decision.verdict.must_clear
     return _assign(
         NAMES,
@@ -66,8 +66,8 @@ def render(report: Report) -> str:
         GAPS="; ".join(f"{gap.place}: {gap.why}" for gap in decision.coverage.gaps),
         SILICON=silicon.status,
         SILICON_ORIGIN=silicon.origin,
-        CPU=speaker.group.number if speaker else "",
-        CODENAME=(speaker.codename or "") if speaker else "",
+        CPU=strictest.group.number if strictest else "",
+        CODENAME=(strictest.codename or "") if strictest else "",
         HOST=decision.host.state,
         HOST_ORIGIN=decision.host.origin,
         KERNEL=decision.kernel.clearing,

@@ -47,7 +47,7 @@ class Answer:
 
     ``because`` says why no time could be estimated, if none could; the other
     fields are ``None`` then.  ``low`` and ``high`` are the estimates for the
-    fewest and the most vCPUs, the same where their number is given.  ``premises``
+    fewest and the most vCPUs, the same where their number is given.  ``warnings``
     are in what the calibration is of something else than was asked about.
     """
 
@@ -64,7 +64,7 @@ class Answer:
     explained_by: tuple[CostCause, ...] = ()
     """Which of them explain what was observed."""
     hkid_first: Span | None = None
-    premises: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def shares(self) -> dict[str, float]:
@@ -144,7 +144,7 @@ def judge_time(
         causes=causes,
         explained_by=explained_by,
         hkid_first=fast,
-        premises=calibration.premises(cpu=identified_cpu(decision), kernel=decision.kernel.release),
+        warnings=calibration.warnings(cpu=identified_cpu(decision), kernel=decision.kernel.release),
     )
 
 

@@ -359,6 +359,6 @@ def render_diff(
     )
     sheet.paragraph(f"ratio: {other.name} over {one.name}.", first="  ", indent=2)
     for calibration in (one, other):
-        for said in calibration.premises():
+        for said in calibration.warnings():
             sheet.paragraph(f"{calibration.name}: {said}.", "yellow", first="  ", indent=2)
     return sheet.text()

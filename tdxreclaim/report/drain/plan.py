@@ -55,7 +55,7 @@ class DrainPlan:
                 "on this kernel a reboot with live TDs takes longer still, in TDH.SYS.DISABLE: by "
                 "how much nobody has published. Stop the TDs first"
             )
-        return (*said, *self.scene.assumed, *self.calibration.premises())
+        return (*said, *self.scene.assumed, *self.calibration.warnings())
 
     @property
     def _disables(self) -> bool:

@@ -59,13 +59,13 @@ def _rests_on(sheet: Page, simulation: Simulation) -> None:
     _afterwards(sheet, simulation)
     sheet.heading("What these numbers rest on")
     calibration = simulation.calibration
-    for premise in simulation.premises:
-        sheet.item(premise)
+    for caution in simulation.cautions:
+        sheet.item(caution)
     sheet.item(f"Calibration {calibration.name}: {calibration.origin} ({calibration.date}).")
     sheet.item(f"Measured on: {calibration.host}; kernel: {calibration.kernel}.")
     for contradiction in result.estimate.contradictions:
         sheet.item(f"Open contradiction: {contradiction}.")
-    for caveat in simulation.caveats[len(simulation.premises) :]:
+    for caveat in simulation.caveats[len(simulation.cautions) :]:
         sheet.item(caveat)
 
 

@@ -193,7 +193,7 @@ def render_validation(calibration: Calibration, rows: tuple[Validation, ...]) ->
         {
             "schema": VALIDATE_SCHEMA,
             "tool": tool(),
-            "warnings": list(calibration.premises()),
+            "warnings": list(calibration.warnings()),
             "degrees_of_freedom": degrees_of_freedom(calibration),
             "rows": [
                 {

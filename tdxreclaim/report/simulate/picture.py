@@ -30,8 +30,8 @@ def draw(simulation: Simulation) -> Picture:
     _by_step(picture, simulation)
     _by_kernel(picture, simulation)
     picture.gap()
-    for premise in simulation.premises:
-        picture.text(premise, "faint")
+    for caution in simulation.cautions:
+        picture.text(caution, "faint")
     picture.text(
         f"Calibration {simulation.calibration.name}: {simulation.calibration.origin}", "faint"
     )

@@ -76,7 +76,7 @@ class Simulation:
         return estimate.causes if estimate.names_causes else {}
 
     @property
-    def premises(self) -> tuple[str, ...]:
+    def cautions(self) -> tuple[str, ...]:
         """What was assumed of this host, what does not fit it, and where it extrapolates."""
         said = [f"Assumed: {each}." for each in self.scene.assumed]
         said += [f"Warning: {each}." for each in self.warnings]
@@ -95,7 +95,7 @@ class Simulation:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Where the calibration is of something else than what was asked about."""
-        return self.calibration.premises(
+        return self.calibration.warnings(
             cpu=identified_cpu(self.decision), kernel=self.decision.kernel.release
         )
 
@@ -103,7 +103,7 @@ class Simulation:
     def caveats(self) -> tuple[str, ...]:
         """What was assumed, extrapolated and left out, the most important first."""
         estimate = self.result.estimate
-        said = list(self.premises)
+        said = list(self.cautions)
         said += [f"{note[:1].upper()}{note[1:]}." for note in self.result.notes]
         said += [f"Assumed: {each}." for each in self.calibration.assumptions]
         said += [f"Left out: {each}." for each in estimate.leaves_out]

@@ -243,7 +243,7 @@ def render_validation(
         ),
     )
     sheet.blank()
-    for said in calibration.premises():
+    for said in calibration.warnings():
         sheet.paragraph(f"WARNING: {said}.", "yellow")
     sheet.paragraph(f"{_freedom(calibration, rows)} The published sizes are in GB, taken for GiB.")
     return sheet.text()

@@ -293,7 +293,7 @@ def _details(answer: Answer) -> list[str]:
         f"kernel {scene.kernel} on {scene.cpu}: {scene.plan.order} order, "
         f"{'clears' if scene.plan.clearing.clears(erratum=scene.platform.erratum) else 'does not clear'} here"
     )
-    details += [f"WARNING: {each}" for each in answer.premises]
+    details += [f"WARNING: {each}" for each in answer.warnings]
     clearing = (
         f"clearing {share['clearing']}"
         if answer.shares["clearing"] > 0

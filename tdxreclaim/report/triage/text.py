@@ -46,8 +46,8 @@ def render(triage: Triage, *, width: int = 80, color: bool = False, explain: boo
         page.labelled("log", log_line(log))
     for line in triage.skipped:
         page.labelled("not read", line)
-    for premise in () if triage.answer is None else triage.answer.premises:
-        page.labelled("warning", premise, "yellow")
+    for warning in () if triage.answer is None else triage.answer.warnings:
+        page.labelled("warning", warning, "yellow")
     if explain:
         _explained(page, triage)
     else:
