@@ -84,7 +84,7 @@ class Cluster(Pool):
         except KilledWorker:
             return None
         except (CancelledError, NoWorkerError) as error:
-            raise ClusterError(self._name, f"the scheduler gave the work up ({error})") from error
+            raise self._gone(error) from error
         except Exception:
             # Is it a bug, or does the worker run another version?
             self._check_workers()
@@ -105,7 +105,10 @@ class Cluster(Pool):
     def _count(self) -> None:
         """See how many workers there are: they come and go."""
         if self._client.status == "running":
-            self._threads = sum(self._client.nthreads().values())
+            try:
+                self._threads = sum(self._client.nthreads().values())
+            except OSError as error:
+                raise self._gone(error) from error
             if not self._threads:
                 self._say(f"{self._name}: no workers; waiting for some (Ctrl-C stops)")
             self.parallel = max(1, self._threads)
@@ -113,11 +116,18 @@ class Cluster(Pool):
 
     def _check_workers(self) -> None:
         """Raise if a worker is of another version; who does not answer is asked again by its first chunk."""
-        found = self._client.run(other_version, __version__, on_error="return")
+        try:
+            found = self._client.run(other_version, __version__, on_error="return")
+        except OSError as error:
+            raise self._gone(error) from error
         for worker, said in found.items():
             # What it could not even import comes as an exception of whatever kind.
             if said is not None and not isinstance(said, OSError):
                 raise self._other(f"worker {worker}", said)
+
+    def _gone(self, error: BaseException) -> ClusterError:
+        why = str(error) or type(error).__name__
+        return ClusterError(self._name, f"the scheduler went away, or gave the work up ({why})")
 
     def _other(self, worker: str, said: OtherVersion | Exception) -> ClusterError:
         has = said.version if isinstance(said, OtherVersion) else f"none that fits ({said})"

@@ -71,6 +71,7 @@ def _finding_ids() -> Iterable[str]:
 
 
 files = _among(tuple, or_files=True)
+executors = _among(lambda: ("dask:",))
 cpus = _among(_cpu_names)
 kernels = _among(_kernel_releases)
 scenarios = _among(_scenario_names)

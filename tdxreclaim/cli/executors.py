@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from tdxreclaim import __version__
+from tdxreclaim.cli import completion
 from tdxreclaim.errors import TdxReclaimError, UsageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _KILLED = "it killed the process that worked on it (out of memory?)"
 executor_option = click.option(
     "--executor",
     metavar="dask:ADDRESS",
+    shell_complete=completion.executors,
     help="Work on the cluster of this Dask scheduler, not on this machine.",
 )
 

@@ -239,7 +239,7 @@ def test_a_scheduler_that_dies_is_said(tmp_path: Path) -> None:
             found = workers.each(eval, iter(lambda: "1", None))
             next(found)
             scheduler.kill()
-            with pytest.raises(ClusterError, match="gave the work up"):
+            with pytest.raises(ClusterError, match="the scheduler went away"):
                 list(found)
     finally:
         own.stop()

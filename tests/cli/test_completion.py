@@ -22,6 +22,7 @@ ASKS = [
     ("tdxreclaim explain hkid-l", {"hkid-leaked"}),
     ("tdxreclaim findings hkid-l", {"hkid-leaked"}),
     ("tdxreclaim simulate --calibration publ", {"published"}),
+    ("tdxreclaim fleet --executor da", {"dask:"}),
 ]
 # zsh's own functions run only in its line editor, which takes a terminal.
 RUN = {

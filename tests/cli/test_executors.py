@@ -5,8 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import subprocess
 import sys
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,8 @@ from tdxreclaim.errors import HostReadError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+HOSTS = Path(__file__).parents[1] / "hosts"
 
 # Every chunk is a Python expression, and `eval` the work: a function that any
 # process can import.
@@ -81,18 +84,18 @@ def test_a_bug_is_raised(jobs: int) -> None:
     assert multiprocessing.active_children() == []
 
 
+@pytest.mark.parametrize("flags", [(), ("-E",)], ids=repr)
 def test_processes_run_nothing_of_the_current_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: tuple[str, ...], tmp_path: Path
 ) -> None:
-    for name in ("multiprocessing", "tdxreclaim", "click", "signal"):
+    for name in ("multiprocessing", "click", "signal"):
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'executed')!r}, 'w')")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
-    with open_workers(None, 2) as workers:
-        assert list(workers.each(eval, ["1"])) == [("1", 1)]
+    command = [sys.executable, *flags, "-m", "tdxreclaim", "fleet", str(HOSTS), "--jobs", "2"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
 
+    assert (ran.returncode, ran.stderr) == (20, b"")
     assert not (tmp_path / "executed").exists()
-    assert "PYTHONSAFEPATH" not in os.environ
 
 
 def test_an_error_survives_the_way_from_a_worker() -> None:
