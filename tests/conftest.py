@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,10 @@ CASES = tuple(
 settings.register_profile("tdxreclaim", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("tdxreclaim"), max_examples=5000)
 settings.load_profile("tdxreclaim")
+
+
+# Started in the background of a script, where it is ignored, and processes inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -106,9 +106,9 @@ def _form(format_: str, output: str | None) -> str | None:
     if format_ == "parquet":
         from tdxreclaim.report.sweep.parquet import need_pyarrow
 
-        need_pyarrow()
         if output in (None, "-"):
             raise UsageError("--output", "needed: Parquet is no text")
+        need_pyarrow()
     return format_ if format_ in FORMS else None
 
 

@@ -247,7 +247,9 @@ def files_of(text: str, name: str, form: CaptureFormat) -> Files:
         return Files({places.CPUINFO: text}, label=name)
     plain = text
     if "\x1b" in plain or "\0" in plain:
-        plain = _CONTROL.sub("", plain)
+        # Piece by piece: millions of places at once would fill the memory.
+        pieces = range(0, len(plain), _PIECE_BYTES)
+        plain = "".join(_CONTROL.sub("", plain[at : at + _PIECE_BYTES]) for at in pieces)
     plain = plain.replace("\xa0", " ").replace("\u0130", "I")
     # As long as it is: no other letter becomes two.
     lower = plain.lower()
