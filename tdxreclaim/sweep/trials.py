@@ -195,8 +195,8 @@ class Chunk(NamedTuple):
     stop: int
 
 
-# Some hundred chunks keep many workers busy; none takes long, or is lost with much in it.
-_CHUNKS = 256
+# A hundred chunks keep many workers busy, and handing them over costs little; none takes long.
+_CHUNKS = 100
 _LEAST_TRIALS, _MOST_TRIALS = 250, 4000
 
 
